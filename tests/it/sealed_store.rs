@@ -1,33 +1,30 @@
 //! `seal` of a store in Redis: records of other programs are refused. The programs of these tests may read and write everything in Redis.
 
-use std::collections::BTreeSet;
-use std::path::Path;
 use std::time::Duration;
 
 use authgate_auth::jwt::keys::Algorithm;
 use authgate_auth::store::TokenDigest;
 use authgate_auth::store::redis::{Keys, Seal};
 use authgate_core::secret::Secret;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::harness::mint::Signer;
-use crate::harness::program::{Ended, authgate, authgate_with_input, program};
 use crate::harness::redis::PREFIX;
 use crate::harness::{Call, Config, Gate, RecordingUpstream, Redis, config, get, post, wait_until};
 
-const SOON: Duration = Duration::from_secs(15);
+pub const SOON: Duration = Duration::from_secs(15);
 /// Of the gateway, and of another one.
-const KEY: &[u8] = &[7; 32];
-const OTHER_KEY: &[u8] = &[8; 32];
+pub const KEY: &[u8] = &[7; 32];
+pub const OTHER_KEY: &[u8] = &[8; 32];
 
 /// A program with a key of its own, and with access to Redis.
-struct Writer<'r> {
+pub struct Writer<'r> {
     redis: &'r Redis,
     seal: Seal,
 }
 
 impl<'r> Writer<'r> {
-    fn new(redis: &'r Redis, key: &[u8]) -> Self {
+    pub fn new(redis: &'r Redis, key: &[u8]) -> Self {
         Self {
             redis,
             seal: Seal::new(&Secret::new(key.to_vec())).expect("32 bytes"),
@@ -39,19 +36,19 @@ impl<'r> Writer<'r> {
     }
 
     /// Stores a value with this program's seal. The key is without the prefix.
-    fn put(&self, key: &str, value: &str) {
+    pub fn put(&self, key: &str, value: &str) {
         let name = format!("{PREFIX}{key}");
         let stored = self.keys().stored(&name, value.as_bytes()).into_owned();
         self.redis.set(key, String::from_utf8(stored).expect("UTF-8"));
     }
 
     /// The key of a token's record, without the prefix.
-    fn token(&self, key: &str) -> String {
+    pub fn token(&self, key: &str) -> String {
         let name = self.keys().token(&TokenDigest::of(key.as_bytes()));
         name.strip_prefix(PREFIX).expect("it begins so").to_owned()
     }
 
-    fn put_layout(&self) {
+    pub fn put_layout(&self) {
         self.put("layout", r#"{"version":1,"epoch":"1"}"#);
     }
 
@@ -69,7 +66,7 @@ impl<'r> Writer<'r> {
     }
 }
 
-fn stored(redis: &Redis, key: &str) -> Option<String> {
+pub fn stored(redis: &Redis, key: &str) -> Option<String> {
     match redis.run(&["GET", &format!("{PREFIX}{key}")]) {
         redis::Value::BulkString(stored) => Some(String::from_utf8(stored).expect("UTF-8")),
         redis::Value::Nil => None,
@@ -78,7 +75,7 @@ fn stored(redis: &Redis, key: &str) -> Option<String> {
 }
 
 /// A sealed store, and routes for tokens and JWTs of users by name.
-fn sealed(redis: &Redis, upstream: &RecordingUpstream, signer: &Signer, cache: &str) -> Config {
+pub fn sealed(redis: &Redis, upstream: &RecordingUpstream, signer: &Signer, cache: &str) -> Config {
     config()
         .redis(redis)
         .tables("timeout = \"5s\"\nseal = { file = \"seal.key\" }\n")
@@ -93,9 +90,9 @@ fn sealed(redis: &Redis, upstream: &RecordingUpstream, signer: &Signer, cache: &
         .route("/*", "authenticate = [\"token\", \"jwt\"]")
 }
 
-const NO_CACHE: &str = "cache = { entries = 0, negative_entries = 0 }";
+pub const NO_CACHE: &str = "cache = { entries = 0, negative_entries = 0 }";
 
-fn signer() -> Signer {
+pub fn signer() -> Signer {
     Signer::new(Algorithm::ES256).kid("main")
 }
 
@@ -103,12 +100,12 @@ fn bad_seals(gate: &Gate) -> f64 {
     gate.metric("authgate_store_errors_total{store=\"redis\",reason=\"store_bad_seal\"}")
 }
 
-fn status(gate: &Gate, call: &Call) -> u16 {
+pub fn status(gate: &Gate, call: &Call) -> u16 {
     gate.call(call).status
 }
 
 /// Every key with its value, and every member of a set.
-fn everything(redis: &Redis) -> Vec<(String, String)> {
+pub fn everything(redis: &Redis) -> Vec<(String, String)> {
     let client = redis::Client::open(redis.url()).expect("a URL");
     let mut connection = client.get_connection().expect("redis-server is there");
     let keys: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut connection).expect("keys");
@@ -124,6 +121,15 @@ fn everything(redis: &Redis) -> Vec<(String, String)> {
         }
     }
     found
+}
+
+/// Every record of the layout has a seal.
+pub fn is_sealed(redis: &Redis) {
+    for (key, value) in everything(redis) {
+        let is_plain = ["authgate:dpop:", "authgate:canary:", "authgate:other"];
+        let is_ours = key.starts_with(PREFIX) && !is_plain.iter().any(|start| key.starts_with(start));
+        assert_eq!(value.starts_with("s1."), is_ours, "{key}: {value}");
+    }
 }
 
 #[test]
@@ -340,378 +346,4 @@ fn what_is_revoked_over_http_is_sealed_and_refused_at_once() {
         assert_eq!(status(&gate, call), 401, "{form}");
     }
     is_sealed(&redis);
-}
-
-fn run(folder: &Path, words: &[&str]) -> String {
-    authgate(folder, words).good()
-}
-
-fn fails(ended: &Ended, code: i32, words: &[&str]) {
-    assert!(
-        ended.code == code && words.iter().all(|word| ended.err.contains(word)),
-        "{ended:?}"
-    );
-}
-
-/// A folder with a configuration for the command line.
-fn folder(stores: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let text = format!(
-        "[server]\nlisten = [\"127.0.0.1:0\"]\n{stores}\n[authenticators.token]\nkind = \"token\"\nstore = \"redis\"\n\
-         [upstreams.app]\nservers = [\"http://127.0.0.1:1\"]\n[[routes]]\npath = \"/*\"\nauthenticate = [\"token\"]\nupstream = \"app\"\n"
-    );
-    std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
-    std::fs::write(folder.path().join("seal.key"), KEY).unwrap();
-    std::fs::write(folder.path().join("other.key"), OTHER_KEY).unwrap();
-    folder
-}
-
-fn table(name: &str, redis: &Redis, more: &str) -> String {
-    let url = redis.url();
-    format!("[stores.{name}]\nkind = \"redis\"\nurl = \"{url}\"\n{more}\n")
-}
-
-const SEAL: &str = "seal = { file = \"seal.key\" }";
-
-#[test]
-fn the_command_line_names_tokens_of_a_sealed_store_by_their_digest_and_by_their_sealed_digest() {
-    let redis = Redis::start_empty();
-    let folder = folder(&table("redis", &redis, SEAL));
-    let run = |words: &[&str]| run(folder.path(), words);
-    run(&[
-        "token",
-        "create",
-        "--user",
-        "42",
-        "--username",
-        "ada",
-        "--key",
-        "canary-ada",
-    ]);
-    run(&["token", "create", "--user", "42", "--key", "canary-two"]);
-    let writer = Writer::new(&redis, KEY);
-    let listed: Value = serde_json::from_str(&run(&["token", "list", "--user", "42", "--json"])).unwrap();
-    let names: BTreeSet<&str> = listed
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|token| token["digest"].as_str().unwrap())
-        .collect();
-    let expected = ["canary-ada", "canary-two"].map(|key| writer.token(key).replace("token:", "hmac-sha256:"));
-    assert_eq!(names, expected.iter().map(String::as_str).collect());
-    let digest = format!("sha256:{}", TokenDigest::of(b"canary-ada").to_hex());
-    for key in ["canary-ada", &digest, &expected[0]] {
-        assert!(run(&["token", "show", key]).contains("accepted"), "{key}");
-    }
-    run(&["token", "revoke", &digest]);
-    assert!(run(&["token", "show", "canary-ada"]).contains("was revoked"));
-    run(&["token", "revoke", &expected[1]]);
-    assert!(run(&["token", "show", "canary-two"]).contains("was revoked"));
-    // An unsealed member of a list, and an unsealed record.
-    redis.run(&["SADD", "authgate:tokens-of:42", &TokenDigest::of(b"canary-x").to_hex()]);
-    let ended = authgate(folder.path(), &["token", "list", "--user", "42"]);
-    fails(
-        &ended,
-        1,
-        &["\"authgate:tokens-of:42\" is not sealed", "another program"],
-    );
-    redis.set("user:42", r#"{"id":"42","active":true}"#);
-    fails(
-        &authgate(folder.path(), &["user", "show", "42"]),
-        1,
-        &["\"authgate:user:42\" is not sealed"],
-    );
-    run(&["user", "delete", "42"]);
-    run(&["user", "put", "--id", "42", "--username", "ada"]);
-    assert!(stored(&redis, "user:42").is_some_and(|stored| stored.starts_with("s1.")));
-}
-
-#[test]
-fn an_export_of_a_sealed_store_is_imported_only_where_the_seal_is_the_same() {
-    let redis = Redis::start_empty();
-    let stores = [
-        table("redis", &redis, SEAL),
-        table("same", &redis, &format!("prefix = \"same:\"\n{SEAL}")),
-        table("other", &redis, "prefix = \"other:\"\nseal = { file = \"other.key\" }"),
-        table("plain", &redis, "prefix = \"plain:\""),
-    ];
-    let folder = folder(&stores.concat());
-    let run = |words: &[&str]| run(folder.path(), words);
-    run(&[
-        "token",
-        "create",
-        "--user",
-        "42",
-        "--username",
-        "ada",
-        "--key",
-        "canary-ada",
-        "--store",
-        "redis",
-    ]);
-    run(&[
-        "token",
-        "create",
-        "--user",
-        "42",
-        "--key",
-        "canary-two",
-        "--store",
-        "redis",
-    ]);
-    run(&["token", "revoke", "canary-two", "--store", "redis"]);
-    run(&["revoke", "--jti", "j", "--store", "redis"]);
-    let exported = run(&["token", "export", "--store", "redis"]);
-    let import = |store: &str, text: &str| {
-        authgate_with_input(
-            folder.path(),
-            &["token", "import", "-", "--store", store],
-            text.as_bytes(),
-        )
-    };
-    import("same", &exported).good();
-    assert_eq!(run(&["token", "export", "--store", "same"]), exported);
-    assert!(run(&["token", "show", "canary-ada", "--store", "same"]).contains("accepted"));
-    assert!(run(&["token", "show", "canary-two", "--store", "same"]).contains("was revoked"));
-    for store in ["other", "plain"] {
-        fails(
-            &import(store, &exported),
-            1,
-            &["only a store with the same `seal`", "dump of Django"],
-        );
-        // Users and revocations have no digests.
-        let others: Vec<&str> = exported.lines().filter(|line| !line.contains("\"token\":")).collect();
-        import(store, &others.join("\n")).good();
-    }
-    // The digests of an unsealed store are sealed by the import.
-    run(&[
-        "token",
-        "create",
-        "--user",
-        "42",
-        "--key",
-        "canary-ada",
-        "--store",
-        "plain",
-    ]);
-    let plain = run(&["token", "export", "--store", "plain"]);
-    import("other", &plain).good();
-    assert!(run(&["token", "show", "canary-ada", "--store", "other"]).contains("accepted"));
-    let sealed = exported
-        .lines()
-        .find(|line| line.contains("hmac-sha256:"))
-        .expect("a token");
-    let sealed: Value = serde_json::from_str(sealed).unwrap();
-    let ended = authgate(
-        folder.path(),
-        &["token", "show", sealed["token"].as_str().unwrap(), "--store", "plain"],
-    );
-    fails(&ended, 2, &["names a token of a sealed store"]);
-}
-
-/// The tokens of a store that is resealed.
-const TOKENS: usize = 5_000;
-
-/// Fills an unsealed store by the command line: users, tokens of two kinds of digests, revocations, and a token that expires.
-fn fill(folder: &Path, redis: &Redis) {
-    let mut lines = String::new();
-    for at in 0..TOKENS {
-        let user = at / 5;
-        if at % 5 == 0 {
-            lines += &json!({ "user": { "id": user.to_string(), "username": format!("user{user}"), "active": true } })
-                .to_string();
-            lines.push('\n');
-        }
-        let digest = TokenDigest::of(format!("canary-{at}").as_bytes()).to_hex();
-        let mut token = json!({ "token": digest, "user": user.to_string(), "created": 1_700_000_000 });
-        if at == 1 {
-            token["revoked"] = json!(1_700_000_001);
-        }
-        lines += &token.to_string();
-        lines.push('\n');
-    }
-    lines += "{\"revoked_jti\":\"j\"}\n{\"revoked_user\":\"3\",\"before\":1800000000}\n{\"revoked_kid\":\"k\"}\n";
-    authgate_with_input(folder, &["token", "import", "-"], lines.as_bytes()).good();
-    redis.run(&["SET", "authgate:revoked:jti:short", "1", "EX", "1000"]);
-    // No records of the layout.
-    redis.set("dpop:x", "1");
-    redis.set("other", "x");
-}
-
-#[test]
-fn an_interrupted_reseal_is_completed_by_the_next_one() {
-    let (redis, upstream, signer) = (Redis::start_empty(), RecordingUpstream::start(), signer());
-    let plain = folder(&table("redis", &redis, ""));
-    let sealed_folder = folder(&table("redis", &redis, SEAL));
-    fill(plain.path(), &redis);
-    let users_before = run(plain.path(), &["user", "show", "7"]);
-    fails(
-        &authgate(sealed_folder.path(), &["user", "show", "7"]),
-        1,
-        &["\"authgate:layout\" is not sealed", "authgate token reseal"],
-    );
-    fails(
-        &authgate(plain.path(), &["token", "reseal"]),
-        1,
-        &["seal = { file = \"seal.key\" }"],
-    );
-    let old_gate = Gate::subscribed(
-        &config()
-            .redis(&redis)
-            .token("cache = { ttl = \"10m\" }")
-            .app(&upstream)
-            .protected("/*"),
-    );
-    assert_eq!(status(&old_gate, &get("/x").token("canary-0")), 200);
-
-    // A value of another type ends the command after the tokens.
-    redis.set("tokens-of:wrong", "x");
-    fails(&authgate(sealed_folder.path(), &["token", "reseal"]), 1, &["WRONGTYPE"]);
-    redis.del("tokens-of:wrong");
-    let has_unsealed_json = || everything(&redis).iter().any(|(_, value)| value.starts_with('{'));
-    assert!(stored(&redis, "layout").is_some_and(|layout| layout.contains("\"resealing\":")));
-    // Neither gateway uses the store, and no other command does.
-    let gate = Gate::spawn(&sealed(&redis, &upstream, &signer, NO_CACHE));
-    wait_until("the old gateway is 503", SOON, || {
-        status(&old_gate, &get("/x").token("canary-0")) == 503
-    });
-    assert_eq!(status(&gate, &get("/x").token("canary-0")), 503);
-    for words in [
-        ["user", "show", "7"],
-        ["user", "disable", "7"],
-        ["revoke", "--user", "7"],
-    ] {
-        fails(
-            &authgate(sealed_folder.path(), &words),
-            1,
-            &["is being sealed", "authgate token reseal"],
-        );
-    }
-    fails(
-        &authgate_with_input(
-            sealed_folder.path(),
-            &["token", "import", "-"],
-            b"{\"revoked_jti\":\"k\"}",
-        ),
-        1,
-        &["is being sealed"],
-    );
-    assert!(!has_unsealed_json());
-    assert!(run(sealed_folder.path(), &["token", "reseal"]).contains("tokens 0,"));
-
-    assert_eq!(
-        run(sealed_folder.path(), &["token", "reseal"]),
-        "the store is sealed already; nothing was changed\n"
-    );
-    is_sealed(&redis);
-    assert_eq!(run(sealed_folder.path(), &["user", "show", "7"]), users_before);
-    wait_until("the gateway accepts", SOON, || {
-        status(&gate, &get("/x").token("canary-0")) == 200
-    });
-    for (key, expected) in [
-        ("canary-1", 401),
-        ("canary-15", 401),
-        ("canary-4999", 200),
-        ("canary-5000", 401),
-    ] {
-        assert_eq!(status(&gate, &get("/x").token(key)), expected, "{key}");
-    }
-    let bearer = |jti: &str| get("/x").bearer(&signer.with(&json!({ "username": "user7", "jti": jti })));
-    assert_eq!([status(&gate, &bearer("a")), status(&gate, &bearer("j"))], [200, 401]);
-    let left = redis.run(&["TTL", "authgate:revoked:jti:short"]);
-    assert!(matches!(left, redis::Value::Int(900..=1001)), "{left:?}");
-    let listed: Value = serde_json::from_str(&run(sealed_folder.path(), &["token", "list", "--json"])).unwrap();
-    assert_eq!(listed.as_array().map(Vec::len), Some(TOKENS));
-    let listed: Value =
-        serde_json::from_str(&run(sealed_folder.path(), &["token", "list", "--user", "7", "--json"])).unwrap();
-    assert_eq!(listed.as_array().map(Vec::len), Some(5));
-}
-
-/// Every record of the layout has a seal.
-fn is_sealed(redis: &Redis) {
-    for (key, value) in everything(redis) {
-        let is_plain = ["authgate:dpop:", "authgate:canary:", "authgate:other"];
-        let is_ours = key.starts_with(PREFIX) && !is_plain.iter().any(|start| key.starts_with(start));
-        assert_eq!(value.starts_with("s1."), is_ours, "{key}: {value}");
-    }
-}
-
-/// How many commands Redis has executed.
-fn commands(redis: &Redis) -> u64 {
-    let info: String = redis::from_redis_value(redis.run(&["INFO", "stats"])).expect("text");
-    let count = info
-        .lines()
-        .find_map(|line| line.strip_prefix("total_commands_processed:"));
-    count.and_then(|count| count.trim().parse().ok()).expect("a number")
-}
-
-#[test]
-fn a_reseal_that_is_killed_is_completed_by_the_next_one() {
-    let redis = Redis::start_empty();
-    let plain = folder(&table("redis", &redis, ""));
-    fill(plain.path(), &redis);
-    let folder = folder(&table("redis", &redis, SEAL));
-    // While the records are counted, and in the middle of the run.
-    for least in [1_000, 20_000, 30_000] {
-        let before = commands(&redis);
-        let mut child = program()
-            .args(["token", "reseal"])
-            .current_dir(folder.path())
-            .spawn()
-            .unwrap();
-        wait_until("a part is done", SOON, || {
-            commands(&redis) >= before + least || child.try_wait().unwrap().is_some()
-        });
-        let _ = child.kill();
-        child.wait().unwrap();
-    }
-    let ended = authgate(folder.path(), &["token", "reseal", "--json"]);
-    assert_eq!(ended.code, 0, "{ended:?}");
-    is_sealed(&redis);
-    let listed: Value = serde_json::from_str(&run(folder.path(), &["token", "list", "--json"])).unwrap();
-    assert_eq!(listed.as_array().map(Vec::len), Some(TOKENS));
-    assert!(run(folder.path(), &["token", "show", "canary-1"]).contains("was revoked"));
-}
-
-#[test]
-fn a_store_whose_layout_record_was_replaced_is_not_resealed() {
-    let redis = Redis::start_empty();
-    let folder = folder(&table("redis", &redis, SEAL));
-    run(folder.path(), &["user", "put", "--id", "42", "--username", "ada"]);
-    // Another program unseals the layout record, and writes a user.
-    redis.put_layout("1");
-    redis.set("user:1", r#"{"id":"1","groups":["staff"],"active":true}"#);
-    let before: BTreeSet<_> = everything(&redis).into_iter().collect();
-    let ended = authgate(folder.path(), &["token", "reseal"]);
-    fails(
-        &ended,
-        1,
-        &[
-            "the layout record is not sealed",
-            "Another program has replaced the layout record",
-        ],
-    );
-    assert_eq!(
-        everything(&redis).into_iter().collect::<BTreeSet<_>>(),
-        before,
-        "something was changed"
-    );
-    // Nor one with the layout record of an old, interrupted run.
-    let writer = Writer::new(&redis, KEY);
-    writer.put(
-        "layout",
-        r#"{"version":1,"epoch":"1","filling":true,"resealing":1700000000}"#,
-    );
-    fails(
-        &authgate(folder.path(), &["token", "reseal"]),
-        1,
-        &["more than a day ago"],
-    );
-    // Nor is one with another seal.
-    Writer::new(&redis, OTHER_KEY).put_layout();
-    fails(
-        &authgate(folder.path(), &["token", "reseal"]),
-        1,
-        &["has a seal that does not fit"],
-    );
 }

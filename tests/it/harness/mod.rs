@@ -7,6 +7,7 @@ pub mod config;
 pub mod connect_proxy;
 pub mod database;
 pub mod directory;
+pub mod forgeries;
 pub mod frames;
 pub mod gate;
 pub mod gunicorn;
