@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::harness::gate::TRACKING;
+use crate::harness::server::BASE_RIGHTS;
 use crate::harness::{Config, Gate, RecordingUpstream, Redis, config, get, wait_until};
 
 /// Far more than any step takes.
@@ -93,25 +94,10 @@ fn a_lost_subscription_raises_the_lag_and_the_next_one_ends_it() {
 #[test]
 fn without_the_right_to_write_the_metric_is_absent_and_requests_go_on() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
-    redis.run(&[
-        "ACL",
-        "SETUSER",
-        "reader",
-        "on",
-        ">canary-secret",
-        "resetkeys",
-        "%R~authgate:*",
-        "+get",
-        "+mget",
-        "+hello",
-        "+auth",
-        "+ping",
-        "+select",
-        "+client|tracking",
-        "+client|id",
-        "+client|setname",
-    ]);
-    let login = "username = \"reader\"\npassword = \"canary-secret\"\n";
+    redis.run(BASE_RIGHTS);
+    let login = "username = \"gateway\"
+password = \"canary-redis\"
+";
     let gate = Gate::subscribed(&gateway(&redis, &upstream, login));
     gate.logged(&["the delay of revocations is not measured", "NOPERM"]);
     assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);

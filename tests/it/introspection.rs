@@ -83,6 +83,15 @@ impl Idp {
             .app(upstream)
             .route("/api/*", "authenticate = [\"idp\"]")
     }
+
+    /// Opaque tokens are introspected, and JWTs of this signer are verified.
+    pub fn beside_jwts(&self, upstream: &RecordingUpstream, signer: &Signer) -> Config {
+        self.config(upstream, "form = \"opaque\"")
+            .jwt("users = \"none\"")
+            .jwt("form = \"jwt\"")
+            .jwt(&format!("keys = [{}]", signer.key("jwt.pem")))
+            .file("jwt.pem", signer.file())
+    }
 }
 
 pub fn active(more: &Value) -> Value {
@@ -376,11 +385,7 @@ fn jwts_and_introspected_tokens_share_a_scheme() {
     let (idp, upstream) = (Idp::start(), RecordingUpstream::start());
     let signer = Signer::new(Algorithm::ES256);
     let config = idp
-        .config(&upstream, "form = \"opaque\"")
-        .jwt("users = \"none\"")
-        .jwt("form = \"jwt\"")
-        .jwt(&format!("keys = [{}]", signer.key("jwt.pem")))
-        .file("jwt.pem", signer.file())
+        .beside_jwts(&upstream, &signer)
         .identity("headers = { X-By = \"authenticator\" }")
         .route("/both/*", "authenticate = [\"jwt\", \"idp\"]")
         .route("/maybe/*", "authenticate = [\"idp\"]\noptional = true");

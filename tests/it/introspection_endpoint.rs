@@ -139,16 +139,22 @@ fn concurrent_requests_with_one_token_ask_once_over_all_workers() {
     }
 }
 
+/// Active tokens. The endpoint answers only after the hold is released.
+fn held_tokens(idp: &Idp, count: usize) -> (Vec<String>, Hold) {
+    let hold = Hold::default();
+    let tokens: Vec<String> = (0..count).map(|at| format!("canary-{at}")).collect();
+    for token in &tokens {
+        idp.says(token, Script::json(&active(&json!({}))).hold(&hold));
+    }
+    (tokens, hold)
+}
+
 #[test]
 fn a_bounded_number_of_tokens_is_introspected_at_once() {
     const MANY: usize = 80;
     let (idp, upstream) = (Idp::start(), RecordingUpstream::start());
     let gate = Gate::start(&idp.config(&upstream, LONG));
-    let hold = Hold::default();
-    let tokens: Vec<String> = (0..MANY).map(|at| format!("canary-{at}")).collect();
-    for token in &tokens {
-        idp.says(token, Script::json(&active(&json!({}))).hold(&hold));
-    }
+    let (tokens, hold) = held_tokens(&idp, MANY);
     thread::scope(|threads| {
         let asked: Vec<_> = tokens
             .iter()
@@ -172,18 +178,10 @@ fn tokens_beyond_the_bound_are_503_in_time_and_other_authenticators_go_on() {
     let (idp, upstream) = (Idp::start(), RecordingUpstream::start());
     let signer = Signer::new(Algorithm::ES256);
     let config = idp
-        .config(&upstream, "form = \"opaque\"")
-        .jwt("users = \"none\"")
-        .jwt("form = \"jwt\"")
-        .jwt(&format!("keys = [{}]", signer.key("jwt.pem")))
-        .file("jwt.pem", signer.file())
+        .beside_jwts(&upstream, &signer)
         .route("/both/*", "authenticate = [\"idp\", \"jwt\"]");
     let gate = Gate::start(&config);
-    let hold = Hold::default();
-    let tokens: Vec<String> = (0..70).map(|at| format!("canary-{at}")).collect();
-    for token in &tokens {
-        idp.says(token, Script::json(&active(&json!({}))).hold(&hold));
-    }
+    let (tokens, hold) = held_tokens(&idp, 70);
     thread::scope(|threads| {
         let asked: Vec<_> = tokens
             .iter()

@@ -41,22 +41,18 @@ pub fn table(name: &str, redis: &Redis, more: &str) -> String {
 
 pub const SEAL: &str = "seal = { file = \"seal.key\" }";
 
+/// Creates a token of user 42.
+fn create(folder: &Path, words: &[&str]) {
+    run(folder, &[&["token", "create", "--user", "42"], words].concat());
+}
+
 #[test]
 fn the_command_line_names_tokens_of_a_sealed_store_by_their_digest_and_by_their_sealed_digest() {
     let redis = Redis::start_empty();
     let folder = folder(&table("redis", &redis, SEAL));
     let run = |words: &[&str]| run(folder.path(), words);
-    run(&[
-        "token",
-        "create",
-        "--user",
-        "42",
-        "--username",
-        "ada",
-        "--key",
-        "canary-ada",
-    ]);
-    run(&["token", "create", "--user", "42", "--key", "canary-two"]);
+    create(folder.path(), &["--username", "ada", "--key", "canary-ada"]);
+    create(folder.path(), &["--key", "canary-two"]);
     let writer = Writer::new(&redis, KEY);
     let listed: Value = serde_json::from_str(&run(&["token", "list", "--user", "42", "--json"])).unwrap();
     let names: BTreeSet<&str> = listed
@@ -105,28 +101,11 @@ fn an_export_of_a_sealed_store_is_imported_only_where_the_seal_is_the_same() {
     ];
     let folder = folder(&stores.concat());
     let run = |words: &[&str]| run(folder.path(), words);
-    run(&[
-        "token",
-        "create",
-        "--user",
-        "42",
-        "--username",
-        "ada",
-        "--key",
-        "canary-ada",
-        "--store",
-        "redis",
-    ]);
-    run(&[
-        "token",
-        "create",
-        "--user",
-        "42",
-        "--key",
-        "canary-two",
-        "--store",
-        "redis",
-    ]);
+    create(
+        folder.path(),
+        &["--username", "ada", "--key", "canary-ada", "--store", "redis"],
+    );
+    create(folder.path(), &["--key", "canary-two", "--store", "redis"]);
     run(&["token", "revoke", "canary-two", "--store", "redis"]);
     run(&["revoke", "--jti", "j", "--store", "redis"]);
     let exported = run(&["token", "export", "--store", "redis"]);
@@ -152,16 +131,7 @@ fn an_export_of_a_sealed_store_is_imported_only_where_the_seal_is_the_same() {
         import(store, &others.join("\n")).good();
     }
     // The digests of an unsealed store are sealed by the import.
-    run(&[
-        "token",
-        "create",
-        "--user",
-        "42",
-        "--key",
-        "canary-ada",
-        "--store",
-        "plain",
-    ]);
+    create(folder.path(), &["--key", "canary-ada", "--store", "plain"]);
     let plain = run(&["token", "export", "--store", "plain"]);
     import("other", &plain).good();
     assert!(run(&["token", "show", "canary-ada", "--store", "other"]).contains("accepted"));

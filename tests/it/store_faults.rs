@@ -41,6 +41,11 @@ fn is_token(command: &[String]) -> bool {
     command[0] == "GET" && command[1].contains("token:")
 }
 
+/// This happens to each command that reads the record of a token.
+fn at_tokens(proxy: &RedisProxy, fault: Fault) {
+    proxy.rule(move |command| if is_token(command) { fault } else { Fault::None });
+}
+
 #[test]
 fn each_error_of_redis_is_503_with_its_own_label() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
@@ -95,13 +100,7 @@ fn each_error_of_redis_is_503_with_its_own_label() {
         ("*1\r\n$2\r\n{}\r\n", "store_unexpected_reply", "not a string"),
     ] {
         let before = errors(&gate, label);
-        proxy.rule(move |command| {
-            if is_token(command) {
-                Fault::Reply(reply)
-            } else {
-                Fault::None
-            }
-        });
+        at_tokens(&proxy, Fault::Reply(reply));
         assert_eq!(status(&gate), 503, "{reply}");
         wait_until(&format!("{label} is counted"), SOON, || errors(&gate, label) > before);
         gate.logged(&["\"request\"", label, words]);
@@ -111,13 +110,7 @@ fn each_error_of_redis_is_503_with_its_own_label() {
     // A reply that is cut, or cannot be read, on every connection.
     for reply in ["$100\r\n{\"user\"", "", "$5", "?what\r\n"] {
         let before = errors(&gate, "store_reply_cut");
-        proxy.rule(move |command| {
-            if is_token(command) {
-                Fault::Cut(reply)
-            } else {
-                Fault::None
-            }
-        });
+        at_tokens(&proxy, Fault::Cut(reply));
         assert_eq!(status(&gate), 503, "{reply}");
         wait_until("it is counted", SOON, || errors(&gate, "store_reply_cut") > before);
         proxy.pass();

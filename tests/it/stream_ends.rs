@@ -14,7 +14,7 @@ use crate::harness::mint::{Signer, now};
 use crate::harness::program::authgate;
 use crate::harness::redis::PREFIX;
 use crate::harness::scripted_provider::{Script, ScriptedProvider};
-use crate::harness::streams::{CLOSE_1008, Stream, send_events};
+use crate::harness::streams::{CLOSE_1008, Stream};
 use crate::harness::websocket::accept_of;
 use crate::harness::{Config, Gate, Next, Redis, get, wait_until};
 use crate::introspection::Idp;
@@ -290,30 +290,10 @@ fn a_change_between_admission_and_the_response_ends_the_stream_at_once() {
     let site = Site::start();
     let config = site.upstreams().redis(&site.redis).token(CACHE).protected("/x");
     let config = routes(config, "/a", "authenticate = [\"token\"]");
-    let barrier = Barrier::default();
-    let held = barrier.clone();
-    site.app.http.answers(move |mut exchange| {
-        let is_upgrade = exchange.head.header("upgrade").is_some();
-        if !is_upgrade && !exchange.head.first.contains("/events") {
-            return exchange.ok();
-        }
-        held.wait();
-        if !is_upgrade {
-            return send_events(exchange);
-        }
-        exchange.switch("");
-        let _ = exchange.wire.up_to(usize::MAX);
-        Next::Close
-    });
     let gate = Gate::subscribed(&config);
-    let streams = thread::scope(|scope| {
-        let events = scope.spawn(|| Stream::events_http1(&gate, "/a/events", TOKEN));
-        let websocket = scope.spawn(|| Stream::websocket_http1(&gate, "/a/ws", TOKEN));
-        site.app.http.wait_for_calls(2);
+    let streams = site.streams_begun_before(&gate, || {
         site.redis.del(&Redis::token_key("canary-ada"));
         becomes(&gate, "/x", TOKEN, 401);
-        barrier.open();
-        [events, websocket].map(|stream| stream.join().expect("no panic"))
     });
     check_ended(&gate, streams.into(), "token_unknown");
 }

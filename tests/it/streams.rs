@@ -66,6 +66,33 @@ impl Site {
             .jwt("users = \"none\"")
     }
 
+    /// A stream of events and a WebSocket of `/a`. The application gets their requests before `change`, and responds after it.
+    pub fn streams_begun_before(&self, gate: &Gate, change: impl FnOnce()) -> [Stream; 2] {
+        let barrier = Barrier::default();
+        let held = barrier.clone();
+        self.app.http.answers(move |mut exchange| {
+            let is_upgrade = exchange.head.header("upgrade").is_some();
+            if !is_upgrade && !exchange.head.first.contains("/events") {
+                return exchange.ok();
+            }
+            held.wait();
+            if !is_upgrade {
+                return send_events(exchange);
+            }
+            exchange.switch("");
+            let _ = exchange.wire.up_to(usize::MAX);
+            Next::Close
+        });
+        std::thread::scope(|scope| {
+            let events = scope.spawn(|| Stream::events_http1(gate, "/a/events", TOKEN));
+            let websocket = scope.spawn(|| Stream::websocket_http1(gate, "/a/ws", TOKEN));
+            self.app.http.wait_for_calls(2);
+            change();
+            barrier.open();
+            [events, websocket].map(|stream| stream.join().expect("no panic"))
+        })
+    }
+
     fn first(&self) -> Config {
         let config = self.keys(self.upstreams().tokens(&self.redis), &["one", "two"]);
         routes(routes(config, "/a", BOTH), "/b", BOTH)
@@ -407,30 +434,8 @@ fn a_websocket_that_its_server_has_closed_receives_no_second_close_frame() {
 fn a_stream_whose_response_comes_after_the_reload_ends_at_once() {
     let site = Site::start();
     let first = routes(site.upstreams().tokens(&site.redis), "/a", "authenticate = [\"token\"]");
-    let barrier = Barrier::default();
-    let held = barrier.clone();
-    site.app.http.answers(move |mut exchange| {
-        let is_upgrade = exchange.head.header("upgrade").is_some();
-        if !is_upgrade && !exchange.head.first.contains("/events") {
-            return exchange.ok();
-        }
-        held.wait();
-        if !is_upgrade {
-            return send_events(exchange);
-        }
-        exchange.switch("");
-        let _ = exchange.wire.up_to(usize::MAX);
-        Next::Close
-    });
     let gate = Gate::start(&first);
-    let streams = std::thread::scope(|scope| {
-        let events = scope.spawn(|| Stream::events_http1(&gate, "/a/events", TOKEN));
-        let websocket = scope.spawn(|| Stream::websocket_http1(&gate, "/a/ws", TOKEN));
-        site.app.http.wait_for_calls(2);
-        assert!(reload(&gate, &site.upstreams()));
-        barrier.open();
-        [events, websocket].map(|stream| stream.join().expect("no panic"))
-    });
+    let streams = site.streams_begun_before(&gate, || assert!(reload(&gate, &site.upstreams())));
     for stream in streams {
         stream.check_ended();
     }

@@ -1,6 +1,6 @@
 //! [`Redis`]: a real `redis-server` on a unix socket in a folder of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use super::{signal, wait_until};
 
 /// The prefix of every key.
 pub const PREFIX: &str = "authgate:";
+/// The name of the socket in the folder.
+const SOCKET: &str = "redis.sock";
 
 pub struct Redis {
     child: Child,
@@ -49,7 +51,7 @@ impl Redis {
     }
 
     pub fn socket(&self) -> PathBuf {
-        self.folder.path().join("redis.sock")
+        self.folder.path().join(SOCKET)
     }
 
     pub fn url(&self) -> String {
@@ -147,12 +149,26 @@ impl Redis {
     }
 }
 
+/// Starts `redis-server` with a socket in this folder.
 fn spawn(folder: &TempDir, arguments: &[&str]) -> Child {
+    let fixed = [
+        "--port",
+        "0",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--unixsocket",
+        SOCKET,
+    ];
+    redis_server(folder.path(), &[&fixed, arguments].concat())
+}
+
+/// Starts `redis-server` in this folder.
+pub fn redis_server(folder: &Path, arguments: &[&str]) -> Child {
     Command::new("redis-server")
-        .args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket"])
-        .arg(folder.path().join("redis.sock"))
         .args(arguments)
-        .current_dir(folder.path())
+        .current_dir(folder)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::Redis;
 
 /// What happens to a command.
+#[derive(Clone, Copy)]
 pub enum Fault {
     /// Redis answers it.
     None,

@@ -1,8 +1,7 @@
 //! [`Server`]: a `redis-server` on a TCP port of its own: a primary, a replica, a sentinel, or a server of a cluster.
 
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,7 @@ use redis::{Client, Connection, IntoConnectionInfo, RedisResult, Value};
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
-use super::redis::PREFIX;
+use super::redis::{PREFIX, redis_server};
 use super::{Redis, signal, wait_until};
 
 /// How long a change among servers may take on a busy machine.
@@ -54,7 +53,7 @@ impl Server {
             text += &lines.replace("{bus}", &bus.to_string());
             std::fs::write(folder.path().join("redis.conf"), text).expect("writable");
             let mut server = Self {
-                child: spawn(folder.path(), arguments),
+                child: redis_server(folder.path(), &[&["redis.conf"], arguments].concat()),
                 _folder: folder,
                 port,
                 password: password.map(str::to_owned),
@@ -143,17 +142,6 @@ impl Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn spawn(folder: &Path, arguments: &[&str]) -> Child {
-    Command::new("redis-server")
-        .arg("redis.conf")
-        .args(arguments)
-        .current_dir(folder)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("redis-server is installed: see scripts/test")
 }
 
 impl Drop for Server {
