@@ -46,7 +46,7 @@ fn the_lag_rises_while_changes_are_not_reported() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gates = [(), ()].map(|()| Gate::subscribed(&gateway(&redis, &upstream, "")));
     for gate in &gates {
-        wait_until("the canary has come through", SOON, || {
+        wait_until("the canary was reported", SOON, || {
             lag(gate).is_some_and(|lag| lag < 5.0)
         });
     }
@@ -81,7 +81,7 @@ fn the_lag_rises_while_changes_are_not_reported() {
 fn a_lost_subscription_raises_the_lag_and_the_next_one_ends_it() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gate = Gate::subscribed(&gateway(&redis, &upstream, ""));
-    wait_until("the canary has come through", SOON, || lag(&gate).is_some());
+    wait_until("the canary was reported", SOON, || lag(&gate).is_some());
     for _ in 0..3 {
         redis.run(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
         redis.run(&["CLIENT", "KILL", "TYPE", "pubsub", "SKIPME", "yes"]);

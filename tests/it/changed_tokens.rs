@@ -59,7 +59,7 @@ impl Change {
     }
 }
 
-/// The token without the padding that SimpleJWT takes.
+/// The token without the padding that SimpleJWT accepts.
 fn unpadded(token: &str) -> String {
     let segments: Vec<&str> = token.split('.').map(|segment| segment.trim_end_matches('=')).collect();
     segments.join(".")
@@ -73,7 +73,7 @@ fn verified_elsewhere(signer: &Signer, token: &str) -> bool {
         }
         Algorithm::ES256 | Algorithm::ES384 => jsonwebtoken::DecodingKey::from_ec_pem(signer.public.as_bytes()),
         Algorithm::EdDSA => jsonwebtoken::DecodingKey::from_ed_pem(signer.public.as_bytes()),
-        // It knows no ES512.
+        // It does not support ES512.
         Algorithm::ES512 => return true,
         _ => jsonwebtoken::DecodingKey::from_rsa_pem(signer.public.as_bytes()),
     };

@@ -1,4 +1,4 @@
-//! `mode = "cluster"`: each key is asked of the server that has its slot.
+//! `mode = "cluster"`: each key is looked up on the server that has its slot.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -135,7 +135,7 @@ fn slots_that_move_under_load_make_no_request_fail_and_no_answer_wrong() {
     });
     eprintln!("{answers} answers while {} slots moved", slots.len());
     let status = gate.probe("/status.json").json();
-    settles("the gateway knows the new server", || {
+    settles("the gateway lists the new server", || {
         let status = gate.probe("/status.json").json();
         status["stores"][0]["primaries"]
             .as_array()
@@ -155,7 +155,7 @@ fn keys_of_a_slot_that_is_being_moved_are_found_on_both_servers() {
     let (slot, from) = (cluster.slot_of("user:42"), cluster.index_of("user:42"));
     cluster.begin_move(slot, from, new);
     cluster.move_keys(slot, from, new);
-    // ASK leads to the record.
+    // The former server answers ASK, and the new one has the record.
     assert_eq!(status(&gate, "canary-ada"), 200);
     // A change that is written to the new server, which has no slot yet, invalidates the cached decision.
     settles("all servers are tracked", || gate.metric(TRACKING) == 1.0);

@@ -29,17 +29,17 @@ fn comes_back(gate: &Gate) {
     });
 }
 
-/// `canary-ada` is remembered, the others are not.
+/// `canary-ada` is cached, all other tokens are not.
 fn with_cache(database: &Database, lines: &str, upstream: &RecordingUpstream) -> Gate {
     database.python(PEOPLE);
     let gate = Gate::start(
         &with_tokens(&database.store(lines), upstream).token("cache = { ttl = \"10m\", negative_entries = 0 }"),
     );
     if database.engine == Engine::Postgres && !lines.contains("invalidation") {
-        // Connecting to it ends all verdicts.
+        // The first connection invalidates all cached decisions.
         gate.logged(&["these tables have no triggers"]);
     }
-    wait_until("ada is remembered", SOON, || status(&gate, "canary-ada") == 200);
+    wait_until("ada is cached", SOON, || status(&gate, "canary-ada") == 200);
     gate
 }
 
@@ -55,16 +55,16 @@ fn a_database_that_is_down_is_503_and_is_found_again() {
         for _ in 0..3 {
             unavailable(&gate, "canary-root");
             unavailable(&gate, "canary-unknown");
-            assert_eq!(status(&gate, "canary-ada"), 200, "a known user is served");
+            assert_eq!(status(&gate, "canary-ada"), 200, "a cached token is accepted");
         }
-        wait_until("the metrics tell", SOON, || {
+        wait_until("the metric changes", SOON, || {
             gate.metric("authgate_store_usable{store=\"django\"}") == 0.0
         });
         assert_eq!(gate.probe("/readyz").status, 200, "it was reached once");
         gate.logged(&["cannot be reached"]);
         database.restart();
         comes_back(&gate);
-        wait_until("the metrics tell", SOON, || {
+        wait_until("the metric changes", SOON, || {
             gate.metric("authgate_store_usable{store=\"django\"}") == 1.0
         });
     }
@@ -119,7 +119,7 @@ fn a_locked_table_is_503_in_time_and_opens_no_further_connections() {
             most
         });
         assert!(most.max(database.connections()) <= 4, "{engine:?}: {most} connections");
-        assert_eq!(status(&gate, "canary-ada"), 200, "a known user is served");
+        assert_eq!(status(&gate, "canary-ada"), 200, "a cached token is accepted");
         drop(lock);
         if engine == Engine::Postgres {
             database.sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()");
@@ -141,7 +141,7 @@ fn a_database_that_hangs_is_503_in_time() {
         for key in ["canary-root", "canary-unknown"] {
             unavailable(&gate, key);
         }
-        assert_eq!(status(&gate, "canary-ada"), 200, "a known user is served");
+        assert_eq!(status(&gate, "canary-ada"), 200, "a cached token is accepted");
         database.resume();
         comes_back(&gate);
     }
@@ -235,7 +235,7 @@ fn a_sqlite_file_that_is_locked_is_503_in_time() {
     let mut lock = python.args(["-c", script]).arg(database.file()).spawn().unwrap();
     wait_until("the file is locked", SOON, || status(&gate, "canary-unknown") == 503);
     unavailable(&gate, "canary-unknown");
-    assert_eq!(status(&gate, "canary-ada"), 200, "a known user is served");
+    assert_eq!(status(&gate, "canary-ada"), 200, "a cached token is accepted");
     lock.kill().unwrap();
     lock.wait().unwrap();
     comes_back(&gate);

@@ -107,7 +107,7 @@ impl Target {
         format!("http://{}/keys.json", self.trap.local_addr().unwrap())
     }
 
-    /// Whether the gateway has let a token pass; whatever else it says must be the one refusal.
+    /// Whether the gateway accepts a token. Any other response must be the refusal of an invalid token.
     pub fn accepts(conn: &mut Conn, what: &str, token: &str) -> bool {
         let reply = conn.call(&get("/api/x").bearer(token));
         if reply.status == 200 {

@@ -1,4 +1,4 @@
-//! Looking up a token again, after its entry in the cache has expired. The gateway then asks for the records of the user that it knows.
+//! Looking up a token again, after its entry in the cache has expired. One MGET then reads its record and those of the user in the entry.
 
 use std::time::Duration;
 
@@ -44,10 +44,10 @@ fn calls(redis: &Redis, command: &str) -> usize {
 fn a_token_is_looked_up_again_with_one_request() {
     let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let gate = Gate::start(&forgetful(&redis, &upstream));
-    for known in 0..3 {
+    for earlier in 0..3 {
         assert_eq!(ask(&gate), 200);
         assert_eq!(upstream.last().header("x-user-id"), Some("42"));
-        assert_eq!(calls(&redis, "mget"), known);
+        assert_eq!(calls(&redis, "mget"), earlier);
     }
 }
 
@@ -80,7 +80,7 @@ fn each_change_of_a_record_is_seen_by_the_next_lookup() {
         ("the token belongs to another user", 200, &|redis| {
             redis.put_token("canary-ada", &json!({ "user": "43" }));
         }),
-        ("the token belongs to a user who does not exist", 401, &|redis| {
+        ("the token belongs to a user that does not exist", 401, &|redis| {
             redis.put_token("canary-ada", &json!({ "user": "44" }));
         }),
         ("the layout record is another one", 503, &|redis| redis.put_layout("2")),

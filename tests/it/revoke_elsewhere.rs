@@ -1,4 +1,4 @@
-//! `POST /revoke` for tokens that others know: the database of an application, an authorization server, an issuer that publishes its keys.
+//! `POST /revoke` for tokens that are checked elsewhere: in the database of an application, by an authorization server, with published keys.
 
 use authgate_auth::jwt::keys::Algorithm;
 use serde_json::json;

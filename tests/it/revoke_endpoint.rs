@@ -247,7 +247,7 @@ fn the_store_keeps_what_covers_more() {
     assert_eq!(
         value(&redis, &Redis::token_key("canary-ada")),
         earlier,
-        "the first time stays"
+        "the time of the first revocation is kept"
     );
 }
 

@@ -31,7 +31,7 @@ fn a_store_that_cannot_be_written_is_503_and_nothing_counts_as_revoked() {
     redis.run(&["ACL", "SETUSER", "default", "+@all"]);
     redis.set(&Redis::token_key("canary-bad"), "canary");
     problem(&revoke(&gate, "token=canary-bad"), 503, "temporarily_unavailable");
-    // An empty store gets no layout record: gateways would take it for a complete one.
+    // An empty store gets no layout record. With one, gateways would use it as a complete store.
     redis.run(&["FLUSHALL"]);
     unavailable("the store was flushed");
     assert!(keys(&redis).is_empty());
@@ -198,7 +198,7 @@ fn a_role_that_only_reads_is_enough_beside_a_writer() {
     let ended = authgate(gate.folder.path(), &["revoke", "--jti", "y"]);
     assert_eq!((ended.code, ended.err.contains("replica")), (0, false), "{ended:?}");
 
-    // Look-ups go on, whatever becomes of the writer.
+    // Look-ups do not depend on the writer.
     let check = || authgate(gate.folder.path(), &["check", "--online"]);
     assert_eq!(check().code, 0, "{:?}", check());
     redis.run(&["ACL", "DELUSER", "writer"]);

@@ -1,4 +1,4 @@
-//! `mode = "sentinel"`: the primary is the one that most sentinels name, and that says so itself.
+//! `mode = "sentinel"`: the primary is the server that most sentinels name and whose ROLE is master.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -145,7 +145,7 @@ fn a_failover_by_command_is_followed_and_the_former_primary_is_not_read() {
     settles("the revocation is in force", || status(&gate, "canary-ada") == 401);
     authgate(gate.folder.path(), &["revoke", "--user", "7"]).good();
 
-    // Without sentinels, the primary is used as long as it says that it is one.
+    // Without sentinels, the primary is used as long as its ROLE is master.
     for sentinel in &mut redis.sentinels {
         sentinel.kill();
     }
@@ -171,7 +171,7 @@ fn a_primary_that_comes_back_after_its_replacement_is_not_read() {
     settles("requests pass again", || status(&gate, "canary-ada") == 200);
     redis.servers[1].put_token("canary-ada", &json!({ "user": "42", "revoked": 1_700_000_000 }));
     assert_eq!(status(&gate, "canary-ada"), 401);
-    // It still has the token that is revoked now, and takes itself for the primary until the sentinels notice.
+    // It still has the valid token, and its ROLE is master until the sentinels make it a replica.
     redis.servers[0].resume();
     settles("it follows the new primary", || {
         assert_eq!(status(&gate, "canary-ada"), 401);
@@ -219,7 +219,7 @@ fn what_most_sentinels_name_is_used_and_a_replica_is_not() {
         let config = store(urls, "").token("cache = { entries = 0, negative_entries = 0 }");
         Gate::spawn(&config.app(&upstream).protected("/api/*"))
     };
-    // One that names another server is outvoted.
+    // One of three names another server.
     let gate = start(&urls(&[&fakes[0], &fakes[1], &fakes[2]]));
     settles("it is used", || status(&gate, "canary-ada") == 200);
     assert_eq!(primaries(&gate), [real.address()]);

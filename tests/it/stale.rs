@@ -1,4 +1,5 @@
-//! `on_outage = "serve-cached"`: who is known goes on in an outage of a store, for as long as `stale_for` says, and nobody else does.
+//! `on_outage = "serve-cached"`: in an outage of a store, credentials that were accepted before are accepted for up to `stale_for`.
+//! Those that were refused are refused, and all others get 503.
 
 use std::time::Duration;
 
@@ -50,15 +51,23 @@ fn tracking(gate: &Gate, up: f64) {
     wait_until("the state of the subscription", SOON, || gate.metric(TRACKING) == up);
 }
 
-/// Known and refused credentials keep their answers, and unknown ones get 503.
+/// Credentials that were looked up before get the same status as then, and all others 503.
 fn outage_is_survived(gate: &Gate, after: &str) {
     for _ in 0..3 {
-        assert_eq!(status(gate, "canary-ada"), 200, "{after}: a known user");
-        assert_eq!(status(gate, "canary-refused"), 401, "{after}: a refused key");
+        assert_eq!(
+            status(gate, "canary-ada"),
+            200,
+            "{after}: a key that was accepted before"
+        );
+        assert_eq!(
+            status(gate, "canary-refused"),
+            401,
+            "{after}: a key that was refused before"
+        );
         assert_eq!(
             status(gate, "canary-unknown"),
             503,
-            "{after}: a key that nobody has asked about"
+            "{after}: a key that was not looked up before"
         );
     }
 }
@@ -148,7 +157,7 @@ fn a_decision_outlives_its_ttl_and_not_stale_for() {
 }
 
 #[test]
-fn a_subscription_confirms_those_who_come_rarely() {
+fn decisions_are_confirmed_while_the_subscription_works() {
     let (mut redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
     let lines = serving(&redis, &upstream, SHORT).token("stale_for = \"3s\"");
     let gate = Gate::subscribed(&lines);
@@ -156,7 +165,11 @@ fn a_subscription_confirms_those_who_come_rarely() {
     // Longer than stale_for, while the subscription works.
     std::thread::sleep(Duration::from_secs(4));
     redis.kill();
-    assert_eq!(status(&gate, "canary-ada"), 200, "it was confirmed until the loss");
+    assert_eq!(
+        status(&gate, "canary-ada"),
+        200,
+        "the subscription confirmed it until it was lost"
+    );
     wait_until("stale_for is over", SOON, || status(&gate, "canary-ada") == 503);
 }
 
@@ -206,7 +219,7 @@ fn a_missing_or_changed_layout_is_no_outage() {
             wait_until("503", SOON, || status(&gate, key) == 503);
             assert_eq!(status(&gate, key), 503, "{change}: {key}");
         }
-        // An outage after that brings nothing back.
+        // In an outage after that, no cached decision is used.
         redis.kill();
         assert_eq!(status(&gate, "canary-ada"), 503, "{change}");
         assert_eq!(gate.metric(STALE), 0.0, "{change}");
@@ -221,7 +234,7 @@ fn a_redis_that_comes_back_empty_is_no_outage() {
     redis.kill();
     assert_eq!(status(&gate, "canary-ada"), 200);
     redis.restart();
-    wait_until("the empty store is noticed", SOON, || {
+    wait_until("the missing layout record is found", SOON, || {
         status(&gate, "canary-ada") == 503
     });
     gate.logged(&["layout record is missing"]);
@@ -244,7 +257,7 @@ fn a_redis_that_comes_and_goes_keeps_known_users() {
             "{round}"
         );
         redis.resume();
-        // The subscription is new, so the cached decisions are not used any more. They are not asked for either.
+        // The subscription is new, so the cached decisions are not valid any more. No request has them looked up again.
         tracking(&gate, 1.0);
     }
     redis.pause();
@@ -267,7 +280,7 @@ fn a_flood_of_known_users_costs_no_look_ups_in_an_outage() {
     let gate = Gate::subscribed(&serving(&redis, &upstream, SHORT));
     assert_eq!(status(&gate, "canary-ada"), 200);
     redis.kill();
-    wait_until("all workers know", SOON, || {
+    wait_until("all workers have noted the outage", SOON, || {
         let before = lookups(&gate);
         (0..20).all(|_| status(&gate, "canary-ada") == 200) && lookups(&gate) == before
     });
@@ -410,7 +423,7 @@ fn tokens_of_an_endpoint_that_cannot_answer_are_served() {
             assert_eq!(ask(&gate, "canary-refused"), 401, "{outage}");
             assert_eq!(ask(&gate, "canary-unknown"), 503, "{outage}");
         }
-        // By now the endpoint is known to be down, and known tokens are not worth a request each.
+        // The outage is noted by now, and cached tokens do not cost one question each.
         let (before, mut conn) = (idp.count(), gate.connect());
         for _ in 0..200 {
             assert_eq!(conn.call(&get("/api/x").bearer("canary-ada")).status, 200, "{outage}");
@@ -420,7 +433,7 @@ fn tokens_of_an_endpoint_that_cannot_answer_are_served() {
         gate.logged(&["the introspection endpoint of idp cannot answer"]);
         let shown = report(&gate)["introspection"][0]["outage"].clone();
         assert_eq!(shown["cached_decisions"][0]["authenticator"], "idp", "{shown}");
-        // It is found again by probes, and what it says then is in force.
+        // Probes find that the endpoint answers again, and its answers are in force.
         for token in all {
             idp.says(token, Script::json(&json!({ "active": false })));
         }

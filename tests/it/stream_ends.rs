@@ -1,4 +1,4 @@
-//! Long-lived streams whose credential is revoked or expires: they end within a second, and all others go on.
+//! Long-lived streams whose credential is revoked or expires: they end within a second, and all others stay open.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -24,7 +24,7 @@ use crate::streams::{BOTH, Site, TOKEN, check_open, routes};
 /// Far more than anything takes, and far less than the `ttl` of cached decisions.
 const SOON: Duration = Duration::from_secs(15);
 const CACHE: &str = "cache = { ttl = \"60s\", negative_ttl = \"60s\" }";
-/// Longer than the `ttl` below.
+/// Decisions expire during a test.
 const SHORT: &str = "cache = { ttl = \"1s\", negative_ttl = \"1s\" }";
 
 /// Tokens, and JWTs with users and revocations, in Redis. Decisions are cached.

@@ -39,7 +39,7 @@ impl Cluster {
         let count = primaries.len() + replicas.len();
         let all = || primaries.iter().chain(&replicas);
         for server in all() {
-            settles("the servers of the cluster know each other", || {
+            settles("the servers of the cluster list each other", || {
                 let info = server.text(&["CLUSTER", "INFO"]);
                 info.contains("cluster_state:ok") && info.contains(&format!("cluster_known_nodes:{count}"))
             });
@@ -51,7 +51,7 @@ impl Cluster {
             settles("the replica follows", || replica.is_replicating());
         }
         for server in all() {
-            settles("all know the replicas", || {
+            settles("all list the replicas", || {
                 server.text(&["CLUSTER", "NODES"]).matches("slave").count() == replicas.len()
             });
         }
@@ -105,7 +105,7 @@ impl Cluster {
         let count = self.primaries.len() + self.replicas.len() + 1;
         self.primaries.push(server);
         for server in self.primaries.iter().chain(&self.replicas) {
-            settles("all know the new server", || {
+            settles("all list the new server", || {
                 let info = server.text(&["CLUSTER", "INFO"]);
                 info.contains("cluster_state:ok") && info.contains(&format!("cluster_known_nodes:{count}"))
             });

@@ -1,4 +1,4 @@
-//! Forged tokens: what is known to have deceived verifiers of JWS, for each algorithm.
+//! Forged tokens for each algorithm, after attacks on verifiers of JWS.
 
 use authgate_auth::jwt::keys::Algorithm;
 use rustls_pki_types::SubjectPublicKeyInfoDer;
@@ -86,7 +86,7 @@ fn der_signature(raw: &[u8]) -> Vec<u8> {
     [vec![0x30], length, body].concat()
 }
 
-/// Signatures made of a good one (or of nothing) that a lax verifier takes.
+/// Signatures that a verifier without strict checks accepts, made of a good one.
 fn signatures(signer: &Signer, good: &[u8]) -> Vec<(String, Vec<u8>)> {
     let size = good.len();
     let mut made = vec![
@@ -143,7 +143,7 @@ fn signatures(signer: &Signer, good: &[u8]) -> Vec<(String, Vec<u8>)> {
     made
 }
 
-/// Headers that lead a verifier to a key of the attacker's, or away from any.
+/// Headers that name a key of the attacker, another algorithm, or none.
 fn headers(signer: &Signer, attacker: &Signer, trap: &str) -> Vec<Value> {
     let alg = signer.algorithm.name();
     let mut headers = vec![
@@ -214,7 +214,7 @@ pub fn forgeries(signer: &Signer, more: &Value, trap: &str) -> Vec<(String, Stri
             attacker.seal(&text, payload.as_bytes()),
         );
         if forged_header["alg"] != algorithm.name() {
-            // Even the right key does not sign what names another algorithm.
+            // A signature of the right key, under the name of another algorithm.
             add(
                 &format!("signed well under {text}"),
                 signer.seal(&text, payload.as_bytes()),
@@ -235,7 +235,7 @@ pub fn forgeries(signer: &Signer, more: &Value, trap: &str) -> Vec<(String, Stri
             format!("{message}.{}", base64(bytes)),
         );
     }
-    // What a signature covers is the text as sent, and all of it.
+    // A signature covers the whole text, as it was sent.
     for (what, token) in [
         (
             "a payload cut short",
@@ -263,7 +263,7 @@ pub fn forgeries(signer: &Signer, more: &Value, trap: &str) -> Vec<(String, Stri
     ] {
         add(what, token);
     }
-    // Signed by the right key, and still nothing that is understood: extensions, unencoded payloads, members twice.
+    // Signed by the right key, with a header that is refused: extensions, unencoded payloads, duplicate members.
     let alg = algorithm.name();
     for text in [
         format!(r#"{{"alg":"{alg}","b64":false,"crit":["b64"]}}"#),

@@ -99,7 +99,7 @@ impl RedisProxy {
         }
     }
 
-    /// What is connected now gets nothing through any more, as after a firewall has forgotten it.
+    /// The connections of now pass nothing on any more, as behind a firewall that has dropped their state.
     pub fn forget_connections(&self) {
         let accepted = self.shared.accepted.load(Ordering::SeqCst);
         self.shared.forgotten.store(accepted, Ordering::SeqCst);

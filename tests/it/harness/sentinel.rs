@@ -34,7 +34,7 @@ impl Sentinels {
             sentinels: (0..3).map(start).collect(),
         };
         for sentinel in &started.sentinels {
-            settles("the sentinels know each other and the replica", || {
+            settles("the sentinels list each other and the replica", || {
                 let count = |list: &str| match sentinel.run(&["SENTINEL", list, "mymaster"]) {
                     Value::Array(known) => known.len(),
                     _ => 0,
