@@ -102,7 +102,9 @@ fn under_load(gate: &Gate, change: impl FnOnce()) -> usize {
             thread.join().expect("all answers are right");
         }
     });
-    answers.load(Ordering::Relaxed)
+    let answers = answers.load(Ordering::Relaxed);
+    assert!(answers > 0, "no request was answered during the change");
+    answers
 }
 
 #[test]
@@ -134,14 +136,13 @@ fn slots_that_move_under_load_make_no_request_fail_and_no_answer_wrong() {
         }
     });
     eprintln!("{answers} answers while {} slots moved", slots.len());
-    let status = gate.probe("/status.json").json();
     settles("the gateway lists the new server", || {
         let status = gate.probe("/status.json").json();
         status["stores"][0]["primaries"]
             .as_array()
             .is_some_and(|primaries| primaries.len() == 4)
     });
-    assert_eq!(status["stores"][0]["mode"], "cluster");
+    assert_eq!(gate.probe("/status.json").json()["stores"][0]["mode"], "cluster");
     assert_eq!(gate.metric("authgate_store_usable{store=\"redis\"}"), 1.0);
 }
 
@@ -201,12 +202,15 @@ fn a_server_that_is_lost_makes_only_its_keys_503_and_a_replica_takes_them_over()
 
     // One that does not answer: only its keys are not served.
     cluster.primaries[lost].pause();
-    let revoked_of_lost = |number: &usize| number % 2 == 1 && servers[*number][0] != lost;
+    // The record of a revoked token is enough to refuse it.
+    let is_refused = |number: &usize| number % 2 == 1 && servers[*number][0] != lost;
+    let unserved: Vec<_> = of_lost.iter().filter(|number| !is_refused(number)).collect();
+    assert!(!unserved.is_empty());
     for number in &others {
         assert!(is(*number, expected(*number)), "{number}\n{}", gate.log());
     }
-    for number in of_lost.iter().filter(|number| !revoked_of_lost(number)).take(5) {
-        assert!(is(*number, 503), "{number}");
+    for number in unserved.iter().take(5) {
+        assert!(is(**number, 503), "{number}");
     }
     cluster.primaries[lost].resume();
     settles("all are served", || {
@@ -233,7 +237,7 @@ fn a_server_that_is_lost_makes_only_its_keys_503_and_a_replica_takes_them_over()
     for other in others.iter().filter(|other| *other != number) {
         assert!(is(*other, expected(*other)), "{other}\n{}", gate.log());
     }
-    for number in of_lost.iter().filter(|number| !revoked_of_lost(number)) {
+    for number in unserved {
         assert!(is(*number, 503), "{number}");
     }
 }

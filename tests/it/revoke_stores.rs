@@ -114,6 +114,7 @@ fn without_a_name_the_stores_of_all_concerned_authenticators_are_written() {
     // If one of several stores fails, the response says so; the other one has it.
     two.pause();
     problem(&revoke(&gate, "user=42&before=2000"), 503, "temporarily_unavailable");
+    assert_eq!(value(&one, "revoked:user:42").as_deref(), Some("2000"));
     two.resume();
 }
 

@@ -130,20 +130,27 @@ fn a_reply_that_is_cut_is_asked_for_again() {
     let proxy = RedisProxy::before(&redis);
     let gate = Gate::start(&behind(&proxy, "timeout = \"4s\"", &upstream));
     for (round, reply) in ["$100\r\n{\"user\"", "", "?what\r\n"].into_iter().enumerate() {
-        let faults = AtomicUsize::new(0);
+        let (look_ups, cuts) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&cuts);
         proxy.rule(move |command| {
             // Two connections in a row, the second of them after the first reply of its look-up.
-            match (command[0].as_str(), command.get(1)) {
-                ("GET", Some(key)) if key.contains("token:") && faults.fetch_add(1, Ordering::SeqCst) == 0 => {
-                    Fault::Cut(reply)
-                }
-                ("GET", Some(key)) if key.contains(":user:") && faults.fetch_add(1, Ordering::SeqCst) < 3 => {
-                    Fault::Cut(reply)
-                }
-                _ => Fault::None,
+            let is_cut = match (command[0].as_str(), command.get(1)) {
+                ("GET", Some(key)) if key.contains("token:") => look_ups.fetch_add(1, Ordering::SeqCst) == 0,
+                ("GET", Some(key)) if key.contains(":user:") => look_ups.fetch_add(1, Ordering::SeqCst) < 3,
+                _ => false,
+            };
+            if is_cut {
+                counted.fetch_add(1, Ordering::SeqCst);
+                return Fault::Cut(reply);
             }
+            Fault::None
         });
         assert_eq!(status(&gate), 200, "round {round}");
+        assert_eq!(
+            cuts.load(Ordering::SeqCst),
+            2,
+            "round {round}: connections that were cut"
+        );
     }
     assert_eq!(errors(&gate, "store_reply_cut"), 0.0);
 }
@@ -210,7 +217,8 @@ fn a_proof_that_may_have_been_recorded_twice_is_accepted_once() {
     );
     let token = server.with(&json!({ "cnf": client.cnf() }));
     for round in 0..3 {
-        let lost = AtomicBool::new(false);
+        let is_lost = Arc::new(AtomicBool::new(false));
+        let lost = Arc::clone(&is_lost);
         proxy.rule(move |command| {
             // Redis has recorded the proof, and the connection ends before it can say so.
             if command[0] == "SET" && !lost.swap(true, Ordering::SeqCst) {
@@ -221,6 +229,7 @@ fn a_proof_that_may_have_been_recorded_twice_is_accepted_once() {
         });
         let call = client.send(get("/jwt/x"), "http://localhost/jwt/x", &token);
         assert_eq!(gate.call(&call).status, 200, "round {round}");
+        assert!(is_lost.load(Ordering::SeqCst), "round {round}: no reply was lost");
         assert_eq!(gate.call(&call).status, 401, "round {round}: the proof was used");
     }
 }
@@ -287,7 +296,7 @@ fn slow_replies_and_cancelled_requests_leave_no_answer_to_another_look_up() {
     });
     let counts = [known, unknown, failed].map(AtomicUsize::into_inner);
     println!("known, unknown, failed: {counts:?}");
-    assert!(counts[0] > 0 && counts[1] > 0, "{counts:?}");
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
     proxy.pass();
     wait_until("answers are in time again", SOON, || status(&gate) == 200);
 }
