@@ -7,6 +7,7 @@
 //! ```text
 //! -- 5  assembly: the only floor that wires parts together
 //! cli            commands, one file per command family; no domain logic
+//! reference      the generated pages of docs/reference
 //! app            builds an App from a Config: every part once, bind, spawn, drain
 //! signal         process signals as events: SIGTERM and SIGINT drain, SIGHUP reloads
 //! service_manager  the sockets that systemd passes, and the messages that it receives
@@ -43,6 +44,7 @@ pub mod gateway;
 pub mod provisioning;
 pub mod proxy;
 pub mod recording;
+pub mod reference;
 pub mod service_manager;
 pub mod signal;
 pub mod telemetry;

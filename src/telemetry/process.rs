@@ -3,10 +3,11 @@
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::registry::Unit;
+
+use super::metrics::table;
 
 /// What the kernel reports about this process.
 #[derive(Debug, Clone, Copy)]
@@ -30,60 +31,16 @@ impl Collector for Process {
             return Ok(());
         };
         let to = &mut encoder;
-        let help = "User and system CPU time of the process";
-        write(
-            to,
-            "process_cpu",
-            help,
-            Some(&Unit::Seconds),
-            &ConstCounter::new(usage.cpu_seconds),
-        )?;
-        let help = "When the process started, in seconds since the Unix epoch";
-        write(
-            to,
-            "process_start_time",
-            help,
-            Some(&Unit::Seconds),
-            &ConstGauge::new(usage.start_seconds),
-        )?;
-        for (name, help, unit, value) in [
-            (
-                "process_resident_memory",
-                "Resident memory",
-                Some(&Unit::Bytes),
-                Some(usage.resident_bytes),
-            ),
-            (
-                "process_virtual_memory",
-                "Virtual memory",
-                Some(&Unit::Bytes),
-                Some(usage.virtual_bytes),
-            ),
-            ("process_open_fds", "Open file descriptors", None, Some(usage.open_fds)),
-            (
-                "process_max_fds",
-                "The soft limit of open file descriptors",
-                None,
-                usage.max_fds,
-            ),
-        ] {
-            if let Some(value) = value {
-                write(to, name, help, unit, &ConstGauge::new(value))?;
-            }
+        table::PROCESS_CPU.write(to, &ConstCounter::new(usage.cpu_seconds))?;
+        table::PROCESS_START_TIME.write(to, &ConstGauge::new(usage.start_seconds))?;
+        table::PROCESS_RESIDENT_MEMORY.write(to, &ConstGauge::new(usage.resident_bytes))?;
+        table::PROCESS_VIRTUAL_MEMORY.write(to, &ConstGauge::new(usage.virtual_bytes))?;
+        table::PROCESS_OPEN_FDS.write(to, &ConstGauge::new(usage.open_fds))?;
+        match usage.max_fds {
+            Some(limit) => table::PROCESS_MAX_FDS.write(to, &ConstGauge::new(limit)),
+            None => Ok(()),
         }
-        Ok(())
     }
-}
-
-fn write(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    unit: Option<&Unit>,
-    metric: &impl EncodeMetric,
-) -> fmt::Result {
-    let kind = metric.metric_type();
-    metric.encode(encoder.encode_descriptor(name, help, unit, kind)?)
 }
 
 #[cfg(target_os = "linux")]

@@ -2,6 +2,9 @@
 
 use std::process::Command;
 
+use authgate::telemetry::metrics::table::GROUPS;
+use authgate_auth::metrics::description::MetricDescription;
+
 use crate::harness::gunicorn;
 use crate::harness::pki::Pki;
 use crate::harness::program::run;
@@ -142,15 +145,21 @@ fn the_process_and_its_build_are_among_the_metrics() {
 #[test]
 fn every_metric_is_in_the_reference() {
     let (gate, ..) = counted();
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
     let metrics = gate.probe("/metrics").text();
-    let names = metrics
+    let described: Vec<&MetricDescription> = GROUPS
+        .iter()
+        .flat_map(|(_, tables)| tables.iter().copied().flatten().copied())
+        .collect();
+    let types = metrics
         .lines()
-        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
-    for name in names {
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    for (name, kind) in types {
+        let description = described.iter().find(|description| description.name == name);
+        let description = description.unwrap_or_else(|| panic!("{name} is in no table of metrics"));
+        assert_eq!(description.kind.name(), kind, "{name}");
         assert!(
-            page.contains(&format!("`{name}`")),
-            "{name} is not in docs/operations.md"
+            metrics.contains(&format!("# HELP {name} {}\n", description.help)),
+            "{name}"
         );
     }
 }
@@ -158,6 +167,7 @@ fn every_metric_is_in_the_reference() {
 #[test]
 fn every_metric_of_an_alert_rule_is_in_the_reference() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+    let reference = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/metrics.md")).unwrap();
     let rules: Vec<&str> = page
         .lines()
         .filter_map(|line| line.trim().strip_prefix("expr: "))
@@ -171,10 +181,10 @@ fn every_metric_of_an_alert_rule_is_in_the_reference() {
     for rule in rules {
         let words = rule.split(|character: char| !character.is_ascii_alphanumeric() && character != '_');
         for name in words.filter(|word| word.starts_with("authgate_")) {
-            let row = page
-                .lines()
-                .find(|line| line.starts_with("| `authgate_") && line.contains(&format!("`{name}`")));
-            assert!(row.is_some(), "{name} of {rule:?} is not in docs/operations.md");
+            assert!(
+                reference.contains(&format!("### {name}\n")),
+                "{name} of {rule:?} is not in docs/reference/metrics.md"
+            );
         }
     }
 }

@@ -16,7 +16,12 @@ fn project() -> PathBuf {
 /// The pages that people read.
 fn pages() -> Vec<PathBuf> {
     let mut pages = Vec::new();
-    for folder in [project(), project().join("docs"), project().join("docs/adr")] {
+    for folder in [
+        project(),
+        project().join("docs"),
+        project().join("docs/adr"),
+        project().join("docs/reference"),
+    ] {
         let files = fs::read_dir(folder).into_iter().flatten();
         pages.extend(files.map(|file| file.unwrap().path()));
     }

@@ -90,6 +90,7 @@ mod proxying;
 mod readings;
 mod recording;
 mod redis_connection;
+mod reference;
 mod reload;
 mod reload_command;
 mod reload_listeners;

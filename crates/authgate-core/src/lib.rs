@@ -18,15 +18,19 @@
 //! path           all interpretations of a request path by common servers
 //! secret         values that cannot be printed
 //! printable      escapes untrusted text for output to people
+//! table          constants, and the table of all of them
+//! label_value    a value of a metric label, with its text for the reference
 //! token_slot     where an identity keeps its signed token for one audience
 //! ```
 
 pub mod credential;
 pub mod identity;
+pub mod label_value;
 pub mod member;
 pub mod outbound;
 pub mod path;
 pub mod policy;
 pub mod printable;
 pub mod secret;
+mod table;
 pub mod token_slot;

@@ -1,5 +1,7 @@
-//! Every metric, declared in one table. Names start with `authgate_`, units are seconds and bytes; no label holds a user, a token
+//! Every metric of the process. `table.rs` describes them. Names start with `authgate_`, units are seconds and bytes; no label holds a user, a token
 //! or a path: labels come from the configuration or from fixed lists.
+
+pub mod table;
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,18 +10,19 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use authgate_auth::jwt::keys::remote::SharedKeySource;
+use authgate_auth::metrics::description::MetricDescription;
 use authgate_auth::metrics::{AuthMetrics, CacheMetrics, IntrospectionMetrics, StoreMetrics};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry};
 
-use super::exposition::{self, ExpositionFormat};
-use super::process::Process;
+use crate::telemetry::exposition::{self, ExpositionFormat};
+use crate::telemetry::process::Process;
 
 /// How one request ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -168,79 +171,12 @@ impl Default for Metrics {
 impl Metrics {
     fn with_registered(mut self) -> Self {
         self.record_applied_at(SystemTime::now());
-        let registry = &mut self.registry;
-        registry.register("requests", "Requests that have ended", self.requests.clone());
-        registry.register_with_unit(
-            "request_duration",
-            "Time from the head of a request to the end of its response",
-            Unit::Seconds,
-            self.request_duration.clone(),
-        );
-        registry.register_with_unit(
-            "upstream_duration",
-            "Time from sending a request to the head of the upstream's response",
-            Unit::Seconds,
-            self.upstream_duration.clone(),
-        );
-        registry.register(
-            "authentications",
-            "Credentials that authenticators accepted or refused",
-            self.authentications.clone(),
-        );
-        registry.register(
-            "observed",
-            "Observed requests, by the decisions of the gateway and of the application",
-            self.observations.clone(),
-        );
-        registry.register(
-            "recorded_requests",
-            "Requests that were written to the file of log.record, or lost",
-            self.recorded.clone(),
-        );
-        registry.register(
-            "tls_handshakes",
-            "TLS handshakes that have ended",
-            self.handshakes.clone(),
-        );
-        registry.register(
-            "h2_floods",
-            "HTTP/2 connections closed because their client sent too many frames without data",
-            self.floods.clone(),
-        );
-        registry.register(
-            "streams_ended",
-            "Streams that the gateway has ended",
-            self.stream_ends.clone(),
-        );
-        registry.register(
-            "admin_requests_refused",
-            "Requests that the admin listener has refused",
-            self.refused_admin_requests.clone(),
-        );
         for outcome in ["revoked", "unconfirmed", "unknown", "refused", "unavailable"] {
             let _ = self.revocations.get_or_create(&OutcomeLabels { outcome });
         }
-        registry.register(
-            "revocations",
-            "Requests to revoke that the admin listener has answered",
-            self.revocations.clone(),
-        );
         for outcome in ["applied", "refused"] {
             let _ = self.reloads.get_or_create(&ReloadLabels { outcome });
         }
-        registry.register(
-            "reloads",
-            "How often the configuration was read again",
-            self.reloads.clone(),
-        );
-        registry.register_with_unit(
-            "reload_last_applied_timestamp",
-            "When the configuration in force was applied, as Unix time",
-            Unit::Seconds,
-            self.last_applied.clone(),
-        );
-        registry.register("connections", "Open connections of clients", self.connections.clone());
-        registry.register("requests_in_flight", "Requests under way", self.in_flight.clone());
         let build = Family::<BuildLabels, Gauge>::default();
         build
             .get_or_create(&BuildLabels {
@@ -248,11 +184,23 @@ impl Metrics {
                 rustc: env!("AUTHGATE_RUSTC"),
             })
             .set(1);
-        registry.register(
-            "build_info",
-            "The version of authgate, and of the compiler that built it",
-            build,
-        );
+        let to = &mut self.registry;
+        register(to, &table::REQUESTS, self.requests.clone());
+        register(to, &table::REQUEST_DURATION, self.request_duration.clone());
+        register(to, &table::UPSTREAM_DURATION, self.upstream_duration.clone());
+        register(to, &table::AUTHENTICATIONS, self.authentications.clone());
+        register(to, &table::OBSERVED, self.observations.clone());
+        register(to, &table::RECORDED_REQUESTS, self.recorded.clone());
+        register(to, &table::TLS_HANDSHAKES, self.handshakes.clone());
+        register(to, &table::H2_FLOODS, self.floods.clone());
+        register(to, &table::STREAMS_ENDED, self.stream_ends.clone());
+        register(to, &table::ADMIN_REQUESTS_REFUSED, self.refused_admin_requests.clone());
+        register(to, &table::REVOCATIONS, self.revocations.clone());
+        register(to, &table::RELOADS, self.reloads.clone());
+        register(to, &table::RELOAD_LAST_APPLIED, self.last_applied.clone());
+        register(to, &table::CONNECTIONS, self.connections.clone());
+        register(to, &table::REQUESTS_IN_FLIGHT, self.in_flight.clone());
+        register(to, &table::BUILD_INFO, build);
         self.registry
             .register_collector(Box::new(ObservedCollector(Arc::clone(&self.observed))));
         self.process.register_collector(Box::new(Process));
@@ -356,6 +304,16 @@ impl Metrics {
     }
 }
 
+/// Registers a metric with its description.
+fn register(registry: &mut Registry, description: &MetricDescription, metric: impl Metric) {
+    // The registry ends the help text with a full stop.
+    let (stem, help) = (description.stem(), description.help.trim_end_matches('.'));
+    match description.unit() {
+        Some(unit) => registry.register_with_unit(stem, help, unit.clone(), metric),
+        None => registry.register(stem, help, metric),
+    }
+}
+
 /// The certificate of one domain of `server.tls.acme`.
 #[derive(Debug)]
 pub struct AcmeSample {
@@ -421,7 +379,6 @@ struct ObservedCollector(Arc<ArcSwap<Observed>>);
 impl Collector for ObservedCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let observed = self.0.load();
-        let kind = ConstGauge::new(0_i64).metric_type();
         encode_stores(&mut encoder, &observed.stores)?;
         let expiries = Family::<CertificateLabels, Gauge>::default();
         for (certificate, expiry) in &observed.certificates {
@@ -438,8 +395,7 @@ impl Collector for ObservedCollector {
                 expiries.get_or_create(&CertificateLabels { certificate }).set(*expiry);
             }
         }
-        let help = "When a certificate expires, as Unix time.";
-        expiries.encode(encoder.encode_descriptor("certificate_expiry", help, Some(&Unit::Seconds), kind)?)?;
+        table::CERTIFICATE_EXPIRY.write(&mut encoder, &expiries)?;
         if !acme.is_empty() {
             encode_acme(&mut encoder, &acme)?;
         }
@@ -469,14 +425,10 @@ fn encode_stores(encoder: &mut DescriptorEncoder<'_>, stores: &[(Arc<str>, Store
             lag.get_or_create(&labels).set(by.as_secs_f64());
         }
     }
-    let (kind, seconds) = (ConstGauge::new(0_i64).metric_type(), Some(&Unit::Seconds));
-    let help = "1 while a store can be used, 0 while its routes answer 503.";
-    usable.encode(encoder.encode_descriptor("store_usable", help, None, kind)?)?;
-    let help = "How long a store has not answered all look-ups by now, 0 while it does.";
-    outage.encode(encoder.encode_descriptor("store_outage", help, seconds, kind)?)?;
+    table::STORE_USABLE.write(encoder, &usable)?;
+    table::STORE_OUTAGE.write(encoder, &outage)?;
     if is_measured {
-        let help = "The age of the last change of the gateway's own key that the store has reported, less its period.";
-        lag.encode(encoder.encode_descriptor("revocation_lag", help, seconds, kind)?)?;
+        table::REVOCATION_LAG.write(encoder, &lag)?;
     }
     Ok(())
 }
@@ -494,13 +446,9 @@ fn encode_acme(encoder: &mut DescriptorEncoder<'_>, samples: &[AcmeSample]) -> f
         failing.get_or_create(&labels).set(i64::from(sample.is_failing));
         failures.get_or_create(&labels).inc_by(sample.failures);
     }
-    let kind = ConstGauge::new(0_i64).metric_type();
-    let help = "1 once a domain of `acme` has a certificate, 0 while its TLS handshakes fail.";
-    present.encode(encoder.encode_descriptor("acme_certificate_present", help, None, kind)?)?;
-    let help = "1 while the last attempt to obtain or renew a certificate, or the task that renews, has failed.";
-    failing.encode(encoder.encode_descriptor("acme_failing", help, None, kind)?)?;
-    let help = "Attempts to obtain or renew a certificate that have failed.";
-    failures.encode(encoder.encode_descriptor("acme_failures", help, None, failures.metric_type())?)
+    table::ACME_CERTIFICATE_PRESENT.write(encoder, &present)?;
+    table::ACME_FAILING.write(encoder, &failing)?;
+    table::ACME_FAILURES.write(encoder, &failures)
 }
 
 #[cfg(test)]

@@ -1,16 +1,19 @@
 //! Metrics of caches, stores and introspection endpoints. Each of them owns its counters. [`AuthMetrics`] gives them names and labels at a scrape.
 
+pub mod description;
+pub mod table;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Unit;
+
+use self::description::MetricDescription;
 
 /// Histogram buckets for lookups and for the delay of change notifications, in seconds.
 const BUCKETS: [f64; 12] = [
@@ -169,14 +172,36 @@ pub struct AuthMetrics<'m> {
 type Label<'l> = [(&'static str, &'l str); 1];
 
 impl AuthMetrics<'_> {
+    /// Writes all of them.
+    ///
+    /// # Errors
+    /// A metric cannot be written as text.
+    pub fn encode(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        self.of_caches(to, &table::CACHE_HITS, |cache| &cache.hits)?;
+        self.of_caches(to, &table::CACHE_MISSES, |cache| &cache.misses)?;
+        self.of_caches(to, &table::STALE_DECISIONS, |cache| &cache.stale)?;
+        self.of_stores(to, &table::STORE_LOOKUP_DURATION, |store| &store.lookups)?;
+        let mut errors = table::STORE_ERRORS.encode(to)?;
+        for (store, metrics) in self.stores {
+            for (reason, counter) in &*metrics.errors.lock().unwrap_or_else(PoisonError::into_inner) {
+                let labels = [("store", &**store), ("reason", *reason)];
+                counter.encode(errors.encode_family(&labels)?)?;
+            }
+        }
+        self.of_stores(to, &table::STORE_INVALIDATION_LAG, |store| &store.lag)?;
+        self.of_stores(to, &table::STORE_INVALIDATIONS, |store| &store.invalidations)?;
+        self.of_stores(to, &table::STORE_TRACKING, |store| &store.tracking)?;
+        self.of_introspections(to)?;
+        self.of_key_sources(to)
+    }
+
     fn of_caches(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
-        name: &str,
-        help: &str,
+        description: &MetricDescription,
         counter: impl Fn(&CacheMetrics) -> &Counter,
     ) -> fmt::Result {
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        let mut family = description.encode(encoder)?;
         for (authenticator, cache) in self.caches {
             let label: Label<'_> = [("authenticator", authenticator)];
             counter(cache).encode(family.encode_family(&label)?)?;
@@ -187,81 +212,15 @@ impl AuthMetrics<'_> {
     fn of_stores<M: EncodeMetric>(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
-        (name, help, unit, kind): (&str, &str, Option<&Unit>, MetricType),
+        description: &MetricDescription,
         metric: impl Fn(&StoreMetrics) -> &M,
     ) -> fmt::Result {
-        let mut family = encoder.encode_descriptor(name, help, unit, kind)?;
+        let mut family = description.encode(encoder)?;
         for (store, metrics) in self.stores {
             let label: Label<'_> = [("store", store)];
             metric(metrics).encode(family.encode_family(&label)?)?;
         }
         Ok(())
-    }
-}
-
-impl AuthMetrics<'_> {
-    /// Writes all of them.
-    ///
-    /// # Errors
-    /// A metric cannot be written as text.
-    pub fn encode(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        self.of_caches(
-            to,
-            "cache_hits",
-            "Credentials whose result was in the cache.",
-            |cache| &cache.hits,
-        )?;
-        self.of_caches(
-            to,
-            "cache_misses",
-            "Credentials that had to be verified or looked up.",
-            |cache| &cache.misses,
-        )?;
-        self.of_caches(
-            to,
-            "stale_decisions",
-            "Cached decisions that were used because a store or an endpoint could not answer.",
-            |cache| &cache.stale,
-        )?;
-        let (seconds, histogram) = (Some(&Unit::Seconds), MetricType::Histogram);
-        let lookups = (
-            "store_lookup_duration",
-            "Duration of lookups in a store, including time in queues.",
-            seconds,
-            histogram,
-        );
-        self.of_stores(to, lookups, |store| &store.lookups)?;
-        let help = "Lookups that failed because the store could not answer.";
-        let mut errors = to.encode_descriptor("store_errors", help, None, MetricType::Counter)?;
-        for (store, metrics) in self.stores {
-            for (reason, counter) in &*metrics.errors.lock().unwrap_or_else(PoisonError::into_inner) {
-                let labels = [("store", &**store), ("reason", *reason)];
-                counter.encode(errors.encode_family(&labels)?)?;
-            }
-        }
-        let lag = (
-            "store_invalidation_lag",
-            "The maximum delay of reported changes, measured four times a second.",
-            seconds,
-            MetricType::Histogram,
-        );
-        self.of_stores(to, lag, |store| &store.lag)?;
-        let invalidations = (
-            "store_invalidations",
-            "Changes that a store reported.",
-            None,
-            MetricType::Counter,
-        );
-        self.of_stores(to, invalidations, |store| &store.invalidations)?;
-        let tracking = (
-            "store_tracking",
-            "1 while a store reports its changes, 0 while cached results end only after cache.ttl.",
-            None,
-            MetricType::Gauge,
-        );
-        self.of_stores(to, tracking, |store| &store.tracking)?;
-        self.of_introspections(to)?;
-        self.of_key_sources(to)
     }
 
     /// Without sources of keys there are no such metrics.
@@ -269,8 +228,7 @@ impl AuthMetrics<'_> {
         if self.key_sources.is_empty() {
             return Ok(());
         }
-        let help = "Fetches of keys, by what came of them.";
-        let mut fetches = encoder.encode_descriptor("jwks_fetches", help, None, MetricType::Counter)?;
+        let mut fetches = table::JWKS_FETCHES.encode(encoder)?;
         for source in self.key_sources {
             for (outcome, counter) in &*source.metrics.fetches.lock().unwrap_or_else(PoisonError::into_inner) {
                 let labels = [
@@ -287,16 +245,14 @@ impl AuthMetrics<'_> {
                 ("source", source.location.to_string()),
             ]
         };
-        let help = "Time since keys were last fetched. Absent until the first fetch has succeeded.";
-        let mut ages = encoder.encode_descriptor("jwks_age", help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        let mut ages = table::JWKS_AGE.encode(encoder)?;
         for source in self.key_sources {
             if let Some(age) = source.age {
                 let gauge = ConstGauge::new(age.as_secs_f64());
                 gauge.encode(ages.encode_family(&labels(source))?)?;
             }
         }
-        let help = "Keys in use.";
-        let mut keys = encoder.encode_descriptor("jwks_keys", help, None, MetricType::Gauge)?;
+        let mut keys = table::JWKS_KEYS.encode(encoder)?;
         for source in self.key_sources {
             let gauge = ConstGauge::new(i64::try_from(source.keys).unwrap_or(i64::MAX));
             gauge.encode(keys.encode_family(&labels(source))?)?;
@@ -309,17 +265,14 @@ impl AuthMetrics<'_> {
         if self.introspections.is_empty() {
             return Ok(());
         }
-        let help = "Tokens that an introspection endpoint was asked about, by what came of it.";
-        let mut requests = encoder.encode_descriptor("introspection_requests", help, None, MetricType::Counter)?;
+        let mut requests = table::INTROSPECTION_REQUESTS.encode(encoder)?;
         for (authenticator, metrics) in self.introspections {
             for (outcome, counter) in &*metrics.requests.lock().unwrap_or_else(PoisonError::into_inner) {
                 let labels = [("authenticator", &**authenticator), ("outcome", *outcome)];
                 counter.encode(requests.encode_family(&labels)?)?;
             }
         }
-        let help = "Duration of introspections, including the wait for a free place.";
-        let seconds = Some(&Unit::Seconds);
-        let mut duration = encoder.encode_descriptor("introspection_duration", help, seconds, MetricType::Histogram)?;
+        let mut duration = table::INTROSPECTION_DURATION.encode(encoder)?;
         for (authenticator, metrics) in self.introspections {
             let label: Label<'_> = [("authenticator", authenticator)];
             metrics.duration.encode(duration.encode_family(&label)?)?;

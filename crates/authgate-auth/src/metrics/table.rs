@@ -1,0 +1,137 @@
+//! The descriptions of the metrics of caches, stores, introspection endpoints and key sets.
+
+use super::description::LabelDescription as Label;
+use super::description::MetricDescription;
+use super::description::MetricKind::{Counter, Gauge, Histogram};
+
+const AUTHENTICATOR: Label = Label::named("authenticator", "the name of an authenticator");
+const STORE: Label = Label::named("store", "the name of a store");
+const SOURCE: Label = Label::named("source", "the URL or the issuer that the configuration has");
+
+authgate_core::table! {
+    /// The metrics of caches.
+    pub static CACHES: MetricDescription;
+
+    CACHE_HITS = MetricDescription {
+        name: "authgate_cache_hits_total",
+        kind: Counter,
+        labels: &[AUTHENTICATOR],
+        help: "Credentials whose result was in the cache.",
+        note: "Refusals are cached too.",
+        since: "0.1.0",
+    };
+    CACHE_MISSES = MetricDescription {
+        name: "authgate_cache_misses_total",
+        kind: Counter,
+        labels: &[AUTHENTICATOR],
+        help: "Credentials that had to be verified or looked up.",
+        note: "Many misses with few hits: `cache.entries` or `cache.ttl` is too small, or clients send credentials that are unknown.",
+        since: "0.1.0",
+    };
+    STALE_DECISIONS = MetricDescription {
+        name: "authgate_stale_decisions_total",
+        kind: Counter,
+        labels: &[AUTHENTICATOR],
+        help: "Cached decisions that were used because a store or an endpoint could not answer.",
+        note: "Only with `on_outage = \"serve-cached\"`. While it rises, revocations of these credentials have no effect.",
+        since: "0.2.0",
+    };
+}
+
+authgate_core::table! {
+    /// The metrics of stores.
+    pub static STORES: MetricDescription;
+
+    STORE_LOOKUP_DURATION = MetricDescription {
+        name: "authgate_store_lookup_duration_seconds",
+        kind: Histogram,
+        labels: &[STORE],
+        help: "Duration of lookups in a store, including time in queues.",
+        note: "",
+        since: "0.1.0",
+    };
+    STORE_ERRORS = MetricDescription {
+        name: "authgate_store_errors_total",
+        kind: Counter,
+        labels: &[STORE, Label::named("reason", "one of the labels `store_*` of the outcomes")],
+        help: "Lookups that failed because the store could not answer.",
+        note: "",
+        since: "0.1.0",
+    };
+    STORE_INVALIDATION_LAG = MetricDescription {
+        name: "authgate_store_invalidation_lag_seconds",
+        kind: Histogram,
+        labels: &[STORE],
+        help: "The maximum delay of reported changes, measured four times a second.",
+        note: "A ping on the connection that reports changes, or `SELECT 1`, measures it.",
+        since: "0.1.0",
+    };
+    STORE_INVALIDATIONS = MetricDescription {
+        name: "authgate_store_invalidations_total",
+        kind: Counter,
+        labels: &[STORE],
+        help: "Changes that a store reported.",
+        note: "",
+        since: "0.1.0",
+    };
+    STORE_TRACKING = MetricDescription {
+        name: "authgate_store_tracking",
+        kind: Gauge,
+        labels: &[STORE],
+        help: "1 while a store reports its changes, 0 while cached results end only after cache.ttl.",
+        note: "Redis reports changes by itself, PostgreSQL by the triggers of `authgate django sql --triggers`. It is 0 for stores that cannot report them.",
+        since: "0.1.0",
+    };
+}
+
+authgate_core::table! {
+    /// The metrics of introspection endpoints.
+    pub static INTROSPECTIONS: MetricDescription;
+
+    INTROSPECTION_REQUESTS = MetricDescription {
+        name: "authgate_introspection_requests_total",
+        kind: Counter,
+        labels: &[AUTHENTICATOR, Label::named("outcome", "`active`, `inactive`, or why the endpoint has not said")],
+        help: "Tokens that an introspection endpoint was asked about, by what came of it.",
+        note: "",
+        since: "0.2.0",
+    };
+    INTROSPECTION_DURATION = MetricDescription {
+        name: "authgate_introspection_duration_seconds",
+        kind: Histogram,
+        labels: &[AUTHENTICATOR],
+        help: "Duration of introspections, including the wait for a free place.",
+        note: "At most 64 tokens are introspected at once.",
+        since: "0.2.0",
+    };
+}
+
+authgate_core::table! {
+    /// The metrics of the keys that identity providers publish.
+    pub static KEY_SETS: MetricDescription;
+
+    JWKS_FETCHES = MetricDescription {
+        name: "authgate_jwks_fetches_total",
+        kind: Counter,
+        labels: &[AUTHENTICATOR, SOURCE, Label::named("outcome", "`ok`, or why the fetch has failed")],
+        help: "Fetches of keys, by what came of them.",
+        note: "",
+        since: "0.2.0",
+    };
+    JWKS_AGE = MetricDescription {
+        name: "authgate_jwks_age_seconds",
+        kind: Gauge,
+        labels: &[AUTHENTICATOR, SOURCE],
+        help: "Time since keys were last fetched. Absent until the first fetch has succeeded.",
+        note: "After `max_stale`, tokens of this source get 503.",
+        since: "0.2.0",
+    };
+    JWKS_KEYS = MetricDescription {
+        name: "authgate_jwks_keys",
+        kind: Gauge,
+        labels: &[AUTHENTICATOR, SOURCE],
+        help: "Keys in use.",
+        note: "Keys that are not used, and why, are in `/status.json`.",
+        since: "0.2.0",
+    };
+}
