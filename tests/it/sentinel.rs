@@ -263,6 +263,7 @@ fn sentinels_over_tls_need_no_system_roots_if_the_store_has_a_ca() {
     let (folder, upstream) = (TempDir::new().expect("a folder"), RecordingUpstream::start());
     let lines = "tls = { ca = \"ca.pem\" }\nsentinel = { password = { file = \"sentinel.password\" } }";
     store("\"rediss://127.0.0.1:26379\"", lines)
+        .token("")
         .file("ca.pem", Pki::new().root_pem())
         .file("sentinel.password", "canary\n")
         .app(&upstream)
