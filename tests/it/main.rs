@@ -39,6 +39,7 @@ mod django_page;
 mod django_site;
 mod django_source;
 mod django_triggers;
+mod documentation;
 mod dpop;
 mod drain;
 mod embedded_store;

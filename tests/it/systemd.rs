@@ -98,7 +98,7 @@ fn the_shipped_units_serve_reload_restart_and_upgrade_under_systemd_without_a_fa
             systemd.run(&["restart", "authgate"]);
             more(answered);
 
-            // As docs/operations.md describes an upgrade.
+            // As docs/operations/systemd.md describes an upgrade.
             systemd.run(&["start", "authgate@next"]);
             more(answered);
             systemd.run(&["restart", "authgate"]);

@@ -12,7 +12,7 @@ use crate::provisioning::{Resealed, Resealing};
 /// Write `seal = { file = "seal.key" }` into the table of the store, and run this command once. Gateways cannot use sealed and unsealed
 /// records at once: they answer 503 from the beginning of this command until it is complete and they have read the configuration with
 /// `seal`. An interrupted command is completed by running it again. For a change without 503, fill another `prefix` with
-/// `authgate token export` and `authgate token import`: see docs/operations.md.
+/// `authgate token export` and `authgate token import`: see docs/operations/sealed-store.md.
 ///
 /// The command trusts the records that it finds: run it only while no other program can write to Redis. A store that was sealed with
 /// another key is refused: the names of its tokens cannot be computed with a new key.

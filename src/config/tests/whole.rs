@@ -165,7 +165,12 @@ fn absent_keys_have_their_documented_defaults() {
 
 #[test]
 fn the_manual_states_these_defaults() {
-    let manual = include_str!("../../../docs/operations.md");
+    let manual = concat!(
+        include_str!("../../../docs/operations.md"),
+        include_str!("../../../docs/operations/cache.md"),
+        include_str!("../../../docs/operations/upstreams.md"),
+        include_str!("../../../docs/operations/bodies.md"),
+    );
     let seconds = |time: Duration| format!("{} s", time.as_secs());
     let kib = |bytes: usize| format!("{} KiB", bytes / 1024);
     for text in [
@@ -187,7 +192,7 @@ fn the_manual_states_these_defaults() {
             defaults::SPOOL_TOTAL.as_u64() >> 30
         ),
     ] {
-        assert!(manual.contains(&text), "docs/operations.md does not state {text}");
+        assert!(manual.contains(&text), "docs/operations does not state {text}");
     }
 }
 

@@ -126,7 +126,7 @@ pub(super) async fn write(shared: &SharedRedis) {
                     info!(
                         store = %shared.name, reason = %shared.error(&problem),
                         "the delay of revocations is not measured: the role may not write the key for that. See \
-                         `authgate_revocation_lag_seconds` in docs/operations.md"
+                         docs/operations/revocation.md"
                     );
                 }
             }
