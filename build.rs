@@ -1,10 +1,11 @@
-//! Passes the compiler's version on to `authgate_build_info`.
+//! Passes the compiler's version to `authgate_build_info`, and what the binary was built from to `authgate --version`.
 
 use std::env;
 use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs"); // and whenever the compiler is another one, as Cargo does by itself
+    println!("cargo::rerun-if-env-changed=AUTHGATE_COMMIT");
     let compiler = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = Command::new(compiler).arg("--version").output();
     let line = output
@@ -14,4 +15,8 @@ fn main() {
     // "rustc 1.95.0 (commit and date)"
     let version = line.split_whitespace().nth(1).unwrap_or("unknown");
     println!("cargo::rustc-env=AUTHGATE_RUSTC={version}");
+    // The script that builds a release sets it. Asking Git would fail without the repository, and would build again after each commit.
+    let commit = env::var("AUTHGATE_COMMIT").map_or_else(|_| String::new(), |commit| format!("{commit}, "));
+    let target = env::var("TARGET").unwrap_or_default();
+    println!("cargo::rustc-env=AUTHGATE_BUILD={commit}rustc {version}, {target}");
 }

@@ -70,7 +70,7 @@ impl Address {
     }
 }
 
-/// TLS to servers whose certificates these authorities have signed, or those of the system.
+/// TLS to servers whose certificates these authorities have signed, or those of the system. ALPN offers HTTP/1.1 alone: commands speak no other.
 ///
 /// # Errors
 /// The authorities cannot be read.
@@ -78,7 +78,9 @@ pub(super) fn tls(ca: Option<&Path>) -> io::Result<Arc<ClientConfig>> {
     let ca = ca.map(tls::load_authorities).transpose().map_err(io::Error::other)?;
     let settings = ClientTlsSettings { ca, identity: None };
     let (client, _) = tls::client::config(&settings).map_err(io::Error::other)?;
-    Ok(client)
+    let mut client = Arc::unwrap_or_clone(client);
+    client.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(client))
 }
 
 /// Sends a request, and reads at most `max_body` bytes of the response. `Host` is that of the address, unless the request has one.

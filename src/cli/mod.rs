@@ -1,6 +1,8 @@
 //! The command line: one file per command family, no domain logic.
 
+mod admin_client;
 mod check;
+mod completions;
 mod demo;
 pub mod django;
 mod echo;
@@ -8,9 +10,11 @@ mod embedded_size;
 mod explain;
 mod http_client;
 mod jwt;
+mod man;
 mod online;
 mod output;
 mod parity;
+mod probe;
 mod reload;
 pub mod revoke;
 mod run;
@@ -26,7 +30,7 @@ use std::time::Duration;
 
 use authgate_auth::store;
 use authgate_core::printable::PrintableWriter;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{self, ConfigError, Loaded, Report, ReportFormat};
 
@@ -35,21 +39,18 @@ use crate::config::{self, ConfigError, Loaded, Report, ReportFormat};
 /// It terminates TLS. It verifies `Authorization: Token <key>` against a store and `Authorization: Bearer <jwt>` against signing keys.
 /// Allowed requests are forwarded with the user's identity in headers. The configuration file is gateway.toml.
 #[derive(Debug, Parser)]
-#[command(name = "authgate", version, about, long_about, max_term_width = 110, after_help = EXIT_CODES)]
+#[command(name = "authgate", version = VERSION, about, long_about, max_term_width = 110, after_help = EXIT_CODES)]
 struct Arguments {
-    /// The configuration file.
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        env = "AUTHGATE_CONFIG",
-        default_value = "gateway.toml"
-    )]
-    config: PathBuf,
+    /// The configuration file; without it, gateway.toml in this folder
+    #[arg(long, global = true, value_name = "FILE", env = "AUTHGATE_CONFIG")]
+    config: Option<PathBuf>,
 
     #[command(subcommand)]
     command: Command,
 }
+
+/// `0.1.0 (rustc 1.95.0, x86_64-unknown-linux-gnu)`. A release has its commit first.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("AUTHGATE_BUILD"), ")");
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 success, 1 failure, 2 usage or configuration error.
@@ -66,6 +67,7 @@ enum Command {
     Run(run::Args),
     Check(check::Args),
     Reload(reload::Args),
+    Probe(probe::Args),
     Parity(parity::Args),
     /// Run the example configuration with a built-in upstream on loopback, and print curl commands to try.
     Demo(demo::Args),
@@ -76,6 +78,13 @@ enum Command {
     Jwt(jwt::Args),
     /// Run only the demo's upstream, which answers with the request it received, as JSON.
     Echo(echo::Args),
+    Completions(completions::Args),
+    Man(man::Args),
+}
+
+/// The commands and their flags, as data.
+pub fn command() -> clap::Command {
+    Arguments::command()
 }
 
 /// The parts of the configuration that store commands use.
@@ -125,11 +134,14 @@ pub fn main() -> ExitCode {
 
 impl Arguments {
     fn run(&self) -> Result<(), Failure> {
-        let file = &self.config;
+        let file = self.config.as_deref().unwrap_or(Path::new("gateway.toml"));
         match &self.command {
             Command::Run(args) => run::run(args, file),
             Command::Check(args) => check::run(args, file),
             Command::Reload(args) => reload::run(args, file),
+            Command::Probe(args) => probe::run(args, file),
+            Command::Completions(args) => completions::run(args),
+            Command::Man(args) => man::run(args),
             Command::Parity(args) => parity::run(args),
             Command::Demo(args) => demo::run(args, file),
             Command::Echo(args) => echo::run(args),
@@ -140,6 +152,14 @@ impl Arguments {
             Command::Revoke(args) => with_stores(file, |context| revoke::run(args, context)),
         }
     }
+}
+
+/// A runtime for commands that talk to a server.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(error.to_string()))
 }
 
 /// Reads the configuration; prints its warnings to standard error.

@@ -36,6 +36,20 @@ pub(super) fn stream(produce: impl FnOnce(&mut dyn Write) -> Result<(), StreamEr
     }
 }
 
+/// Writes data that is not escaped, since it has no untrusted part. A closed pipe is not a failure.
+///
+/// # Errors
+/// Writing to standard output fails for another reason.
+pub(super) fn bytes(data: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(data).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::Failed(format!("cannot write to standard output: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
 /// Why [`stream`] ended early.
 #[derive(Debug)]
 pub(super) enum StreamError {

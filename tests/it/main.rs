@@ -84,6 +84,7 @@ mod parity;
 mod peers;
 mod policy;
 mod printable;
+mod probe;
 mod problem;
 mod provider_bound_tokens;
 mod provider_examples;
