@@ -246,3 +246,27 @@ fn every_shell_block_in_the_documentation_can_be_parsed() {
     }
     assert!(checked >= 20, "{checked} blocks in the documentation");
 }
+
+#[test]
+fn every_page_is_in_the_table_of_contents() {
+    let pages = pages();
+    let contents = pages
+        .iter()
+        .find(|page| page.path == Path::new("docs/SUMMARY.md"))
+        .unwrap();
+    let listed: Vec<PathBuf> = contents
+        .links()
+        .iter()
+        .map(|link| Path::new("docs").join(link))
+        .collect();
+    for page in pages
+        .iter()
+        .filter(|page| page.path.starts_with("docs") && page.path != contents.path)
+    {
+        assert!(
+            listed.contains(&page.path),
+            "{} is not in docs/SUMMARY.md",
+            page.path.display()
+        );
+    }
+}
