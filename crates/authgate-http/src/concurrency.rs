@@ -28,6 +28,11 @@ impl ConcurrencyLimit {
         }
     }
 
+    /// The permits in use, and their limit. `None`: there is no limit.
+    pub fn usage(&self) -> Option<(usize, usize)> {
+        (self.max > 0).then(|| (self.in_use.load(Ordering::Relaxed).min(self.max), self.max))
+    }
+
     /// Takes a permit, if one is left. It never waits.
     pub fn try_acquire(&self) -> Option<ConcurrencyPermit> {
         if self.max == 0 {

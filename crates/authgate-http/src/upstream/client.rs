@@ -84,7 +84,7 @@ impl Upstream {
         own_names: Arc<ConfiguredNames>,
         resolver: &Resolver,
     ) -> Self {
-        let new_pool = |server: &Server| Rc::new(Pool::new(server, &settings, resolver));
+        let new_pool = |server: &Server| Rc::new(Pool::new(server, &settings, &limits, resolver));
         let pools = settings.servers.iter().map(new_pool).collect();
         Self::with_pools(settings, limits, own_names, pools, MAX_RETRY_CREDIT)
     }
@@ -112,7 +112,7 @@ impl Upstream {
                     pool.apply(&settings);
                     Rc::clone(pool)
                 }
-                None => Rc::new(Pool::new(server, &settings, resolver)),
+                None => Rc::new(Pool::new(server, &settings, &limits, resolver)),
             }
         };
         let pools = settings.servers.iter().map(pool).collect();
@@ -306,8 +306,8 @@ impl Upstream {
                     failure => {
                         let error = UpstreamError::from(failure);
                         // A fault of the client's request body says nothing about the server.
-                        if let UpstreamError::NoResponse(_) = error {
-                            active.pool.health.record_failure();
+                        if let UpstreamError::NoResponse(cause) = &error {
+                            active.pool.health.record_failure(cause);
                         }
                         return Err(error);
                     }
@@ -429,7 +429,7 @@ impl Upstream {
                 },
             };
             if !is_local_exhaustion {
-                pool.health.record_failure();
+                pool.health.record_failure(&failed);
             }
             last = Some(failed);
         }
@@ -560,7 +560,7 @@ mod tests {
             ActiveRequest::new(pool, ConnOrigin::now(peer)).finish(Some(connection));
             let _request = limits.in_flight.try_acquire().expect("the first one");
             for _ in 0..3 {
-                pool.health.record_failure();
+                pool.health.record_failure(&"refused");
             }
 
             let settings = UpstreamSettings {

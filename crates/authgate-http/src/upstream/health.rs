@@ -2,9 +2,13 @@
 //! fails its health checks is not used until it passes them again.
 
 use std::cell::Cell;
+use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use super::health_reports::HealthReport;
 
 /// Consecutive failures before a server is not used for a pause.
 const EJECT_AFTER: u32 = 3;
@@ -23,11 +27,15 @@ pub(super) struct Health {
     /// The health checks have failed; the field below counts consecutive checks with the opposite result.
     checks_fail: Cell<bool>,
     opposite_checks: Cell<u32>,
+    /// What operators see of it.
+    report: Arc<HealthReport>,
 }
 
 impl Health {
-    pub(super) fn new() -> Self {
+    /// A server without failures. Its faults are reported to `report`.
+    pub(super) fn new(report: Arc<HealthReport>) -> Self {
         Self {
+            report,
             failures: Cell::new(0),
             ejected_until: Cell::new(None),
             checks_fail: Cell::new(false),
@@ -44,10 +52,14 @@ impl Health {
                 .is_none_or(|ejected_until| ejected_until <= Instant::now())
     }
 
-    /// Records the result of a check. `Some`: the server has changed to up (`true`) or down (`false`).
-    pub(super) fn record_check(&self, passed: bool) -> Option<bool> {
+    /// Records the result of a check: `None`, or why it has failed. `Some`: the server has changed to up (`true`) or down (`false`).
+    pub(super) fn record_check(&self, failed: Option<&dyn Display>) -> Option<bool> {
+        let passed = failed.is_none();
         if passed != self.checks_fail.get() {
             self.opposite_checks.set(0);
+            if let Some(reason) = failed {
+                self.report.set_checks_fail(reason);
+            }
             return None;
         }
         let opposite_checks = self.opposite_checks.get() + 1;
@@ -58,8 +70,12 @@ impl Health {
         }
         self.opposite_checks.set(0);
         self.checks_fail.set(!passed);
-        if passed {
-            self.record_success();
+        match failed {
+            None => {
+                self.report.clear_checks();
+                self.record_success();
+            }
+            Some(reason) => self.report.set_checks_fail(reason),
         }
         Some(passed)
     }
@@ -68,23 +84,27 @@ impl Health {
     pub(super) fn forget_checks(&self) {
         self.checks_fail.set(false);
         self.opposite_checks.set(0);
+        self.report.clear_checks();
     }
 
     /// The server has answered.
     pub(super) fn record_success(&self) {
         if self.failures.get() != 0 {
             self.failures.set(0);
-            self.ejected_until.set(None);
+            if self.ejected_until.take().is_some() {
+                self.report.clear_ejected();
+            }
         }
     }
 
-    /// The connection to the server failed, or ended without an answer.
-    pub(super) fn record_failure(&self) {
+    /// The connection to the server failed, or ended without an answer, for this reason.
+    pub(super) fn record_failure(&self, reason: &dyn Display) {
         let failures = self.failures.get().saturating_add(1);
         self.failures.set(failures);
         if let Some(times) = failures.checked_sub(EJECT_AFTER) {
             let ejection = FIRST_EJECTION.saturating_mul(1 << times.min(10)).min(MAX_EJECTION);
             self.ejected_until.set(Some(Instant::now() + ejection));
+            self.report.set_ejected(reason);
         }
     }
 }
@@ -93,39 +113,43 @@ impl Health {
 mod tests {
     use super::*;
 
+    fn check(health: &Health, passed: bool) -> Option<bool> {
+        health.record_check((!passed).then_some(&"status 500"))
+    }
+
     #[test]
     fn several_equal_checks_change_the_state() {
-        let health = Health::new();
+        let health = Health::new(Arc::default());
         assert_eq!(
-            [false, false, true, false, false].map(|passed| health.record_check(passed)),
+            [false, false, true, false, false].map(|passed| check(&health, passed)),
             [None; 5]
         );
         assert!(health.is_usable());
-        assert_eq!(health.record_check(false), Some(false));
+        assert_eq!(check(&health, false), Some(false));
         assert!(!health.is_usable());
         assert_eq!(
-            [false, true, false, true].map(|passed| health.record_check(passed)),
+            [false, true, false, true].map(|passed| check(&health, passed)),
             [None; 4]
         );
-        assert_eq!(health.record_check(true), Some(true));
+        assert_eq!(check(&health, true), Some(true));
         assert!(health.is_usable());
     }
 
     #[tokio::test(start_paused = true)]
     async fn repeated_failures_eject_a_server_for_longer_each_time() {
-        let health = Health::new();
+        let health = Health::new(Arc::default());
         for _ in 1..EJECT_AFTER {
-            health.record_failure();
+            health.record_failure(&"refused");
         }
         assert!(health.is_usable(), "a few failures are nothing");
         for ejection in [1, 2, 4, 8, 16, 30, 30] {
-            health.record_failure();
+            health.record_failure(&"refused");
             assert!(!health.is_usable());
             tokio::time::advance(Duration::from_secs(ejection)).await;
             assert!(health.is_usable(), "after {ejection} s");
         }
         health.record_success();
-        health.record_failure();
+        health.record_failure(&"refused");
         assert!(health.is_usable(), "success wipes the record");
     }
 }

@@ -1,5 +1,6 @@
 //! Active health checks: each worker sends a request to each server, on a separate connection.
 
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,7 +103,8 @@ impl HealthChecker {
             CheckResult::Unhealthy(reason) => Some(reason),
             CheckResult::Unknown => return,
         };
-        if pool.health.record_check(failed.is_none()).is_none() {
+        let reason = failed.as_ref().map(|reason| reason as &dyn fmt::Display);
+        if pool.health.record_check(reason).is_none() {
             return;
         }
         let (upstream, server) = (&self.settings.name, pool.server_name());

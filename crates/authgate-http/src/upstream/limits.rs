@@ -1,8 +1,9 @@
-//! The limits of one upstream that all workers share, with the counters of what is in use.
+//! The limits of one upstream that all workers share, with the counters of what is in use, and the reports about its servers.
 //!
 //! The counters live as long as the process. If the settings change, [`UpstreamLimits::with_settings`] keeps them: what is in use counts against
 //! the new limits.
 
+use super::health_reports::{HealthReports, ServerStatus};
 use super::settings::UpstreamSettings;
 use super::spool::SpoolUsage;
 use crate::concurrency::ConcurrencyLimit;
@@ -20,6 +21,8 @@ pub struct UpstreamLimits {
     /// Responses that are read ahead.
     response_buffers: ConcurrencyLimit,
     pub(super) spool: SpoolUsage,
+    /// What the workers report of its servers.
+    pub(super) reports: HealthReports,
 }
 
 impl UpstreamLimits {
@@ -30,6 +33,7 @@ impl UpstreamLimits {
             request_buffers: ConcurrencyLimit::new(max_messages(settings.request_buffer)),
             response_buffers: ConcurrencyLimit::new(max_messages(settings.response_buffer)),
             spool: SpoolUsage::new(),
+            reports: HealthReports::default(),
         }
     }
 
@@ -41,7 +45,21 @@ impl UpstreamLimits {
             request_buffers: self.request_buffers.with_max(max_messages(settings.request_buffer)),
             response_buffers: self.response_buffers.with_max(max_messages(settings.response_buffer)),
             spool: self.spool.clone(),
+            reports: self.reports.clone(),
         }
+    }
+
+    /// The state of each server of these settings.
+    pub fn servers(&self, settings: &UpstreamSettings) -> Vec<ServerStatus> {
+        let servers = settings.servers.iter();
+        servers
+            .map(|server| self.reports.status(server.endpoint().name()))
+            .collect()
+    }
+
+    /// The requests under way in all workers, and their limit. `None`: there is no limit, and they are not counted.
+    pub fn in_flight(&self) -> Option<(usize, usize)> {
+        self.in_flight.usage()
     }
 
     /// The buffer for request bodies, if the settings have one.

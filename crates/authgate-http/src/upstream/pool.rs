@@ -14,6 +14,7 @@ use super::connector::{HttpConnection, Io};
 use super::health::Health;
 use super::http1::Connection;
 use super::idle_estimate::{IdleEstimate, limit_from_keep_alive};
+use super::limits::UpstreamLimits;
 use super::resolve::{Addresses, PeerAddress, Resolver};
 use super::settings::{Endpoint, Server, Transport, UpstreamSettings};
 use crate::concurrency::ConcurrencyPermit;
@@ -147,7 +148,12 @@ impl fmt::Debug for Pool {
 
 impl Pool {
     /// A pool without connections.
-    pub(super) fn new(server: &Server, settings: &UpstreamSettings, resolver: &Resolver) -> Self {
+    pub(super) fn new(
+        server: &Server,
+        settings: &UpstreamSettings,
+        limits: &UpstreamLimits,
+        resolver: &Resolver,
+    ) -> Self {
         let now = Instant::now();
         let server = server.endpoint();
         Self {
@@ -156,8 +162,8 @@ impl Pool {
             idle_timeout: Cell::new(settings.idle_timeout),
             host: HeaderValue::try_from(host_value(&server)).expect("an authority is visible ASCII"),
             protocol: Cell::new(Protocol::of(&server.transport)),
+            health: Health::new(limits.reports.report(server.name())),
             server,
-            health: Health::new(),
             active_requests: Cell::new(0),
             idle: RefCell::new(Vec::new()),
             idle_estimate: IdleEstimate::new(),
@@ -179,10 +185,7 @@ impl Pool {
 
     /// The server's address or the path of its socket file, for logs.
     pub(super) fn server_name(&self) -> String {
-        match &self.server.transport {
-            Transport::Unix(path) => path.display().to_string(),
-            Transport::Http | Transport::Https | Transport::H2c => self.server.authority.to_string(),
-        }
+        self.server.name()
     }
 
     /// Active requests for each unit of weight, for balancing.

@@ -136,6 +136,16 @@ impl Server {
     }
 }
 
+impl Endpoint {
+    /// The address, or the path of the socket file, for logs and reports.
+    pub(super) fn name(&self) -> String {
+        match &self.transport {
+            Transport::Unix(path) => path.display().to_string(),
+            Transport::Http | Transport::Https | Transport::H2c => self.authority.to_string(),
+        }
+    }
+}
+
 /// The protocol and transport to a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transport {

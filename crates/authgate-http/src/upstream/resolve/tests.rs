@@ -71,11 +71,9 @@ impl DnsServer {
     }
 
     fn pool(&self, url: &str) -> Rc<Pool> {
-        Rc::new(Pool::new(
-            &Server::for_tests(url),
-            &UpstreamSettings::for_tests(&[]),
-            &self.resolver,
-        ))
+        let settings = UpstreamSettings::for_tests(&[]);
+        let limits = UpstreamLimits::new(&settings);
+        Rc::new(Pool::new(&Server::for_tests(url), &settings, &limits, &self.resolver))
     }
 
     fn name(&self, host: &str) -> Rc<CachedName> {
