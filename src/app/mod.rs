@@ -167,9 +167,11 @@ impl App {
         snapshot.watch_stores();
         snapshot.start_acme();
         process.metrics.observe(snapshot.observed());
+        let view = admin_view(&snapshot);
         let admin = Arc::new(Admin {
             metrics: Arc::clone(&process.metrics),
-            view: ArcSwap::from_pointee(admin_view(&snapshot)),
+            recent: view.recent(&process.metrics),
+            view: ArcSwap::from_pointee(view),
             stage: stages.clone(),
             process: ProcessFacts::now(server.workers),
             configuration: ConfigurationStatus::applied_now(snapshot.file.clone()),
@@ -178,6 +180,8 @@ impl App {
             revocation_turns: RevocationTurns::default(),
             refused: Mutex::default(),
         });
+        let sampled = Arc::clone(&admin);
+        tokio::spawn(async move { sampled.sample().await });
         let redirect = Arc::new(Redirect::new(redirect_rules(&snapshot, port)));
         let (common, inboxes) = WorkerPool::new(server.workers, max_connections, server.drain.timeout, stages);
         let listeners = Listeners::new(

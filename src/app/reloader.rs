@@ -165,6 +165,9 @@ impl Progress {
 
 pub(super) fn admin_view(snapshot: &Snapshot) -> AdminView {
     AdminView {
+        routes: Arc::clone(&snapshot.routes),
+        upstreams: snapshot.upstreams.values().cloned().collect(),
+        authenticators: snapshot.authenticators.values().cloned().collect(),
         stores: snapshot.stores.clone(),
         certificates: Arc::clone(&snapshot.certificates),
         acme: snapshot.acme.clone(),

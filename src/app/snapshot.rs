@@ -21,6 +21,7 @@ use authgate_http::upstream::body::BodyLimits;
 use authgate_http::upstream::{HostMode, UpstreamLimits, UpstreamSettings};
 use bytes::Bytes;
 use http::HeaderName;
+use rustls_pki_types::UnixTime;
 
 use super::process::Process;
 use crate::acme::Acme;
@@ -360,10 +361,17 @@ impl Snapshot {
 
 fn certificate_status(certificate: &Certificate) -> CertificateStatus {
     let expires = Validity::chain_expiry(certificate.chain());
+    let starts = certificate
+        .chain()
+        .next()
+        .and_then(Validity::of)
+        .map(|validity| validity.not_before);
+    let seconds = |at: UnixTime| i64::try_from(at.as_secs()).unwrap_or(i64::MAX);
     CertificateStatus {
         file: certificate.file().display().to_string(),
         names: certificate.names().to_vec(),
-        expires: expires.map(|end| i64::try_from(end.as_secs()).unwrap_or(i64::MAX)),
+        expires: expires.map(seconds),
+        starts: starts.map(seconds),
     }
 }
 

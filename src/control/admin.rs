@@ -1,14 +1,17 @@
 //! The admin listener: `/livez`, `/readyz`, `/metrics`, `/status.json`, `/jwks.json`, `/reload`, `/revoke`; and the probe listener: the first two only.
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use authgate_auth::SharedAuthenticator;
 use authgate_auth::introspection::SharedEndpoint;
 use authgate_auth::jwt::keys::remote::SharedKeySource;
 use authgate_auth::store::SharedStore;
 use authgate_http::log_throttle::LogThrottle;
 use authgate_http::server::socket::Listener;
 use authgate_http::server::stage::Stage;
+use authgate_http::upstream::{UpstreamLimits, UpstreamSettings};
 use bytes::Bytes;
 use http::header::{
     ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
@@ -24,11 +27,15 @@ use tracing::warn;
 use super::access::{AdminAccess, Denied, Purpose};
 use super::reload::ReloadHook;
 use super::revoke::{Problem, RevocationTurns, Revoker};
-use super::status::{CertificateStatus, ConfigurationStatus, ListenerStatus, ProcessFacts, Report};
+use super::status::document::Status;
+use super::status::{
+    CertificateStatus, ConfigurationStatus, ListenerStatus, Marked, ProcessFacts, Recent, Report, every_interval,
+};
 use super::token::CHALLENGES;
-use super::{Peer, Service, json, response, text};
+use super::{Peer, Service, response, text};
 use crate::acme::Acme;
 use crate::proxy::key_set;
+use crate::proxy::route_groups::RouteList;
 use crate::telemetry::exposition::ExpositionFormat;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::control::ControlTls;
@@ -47,6 +54,8 @@ pub struct Admin {
     pub view: ArcSwap<AdminView>,
     /// The stage of a shutdown.
     pub stage: watch::Receiver<Stage>,
+    /// The traffic of the last 15 minutes.
+    pub recent: Recent,
     /// Facts of the process.
     pub process: ProcessFacts,
     /// Which configuration is in force.
@@ -64,6 +73,12 @@ pub struct Admin {
 /// The part of the state that belongs to a configuration.
 #[derive(Debug, Default)]
 pub struct AdminView {
+    /// The names of its routes.
+    pub routes: Arc<RouteList>,
+    /// Its upstreams.
+    pub upstreams: Vec<(Arc<UpstreamSettings>, UpstreamLimits)>,
+    /// Its authenticators.
+    pub authenticators: Vec<Arc<SharedAuthenticator>>,
     /// The gateway is ready when each store was reached once.
     pub stores: Vec<Arc<SharedStore>>,
     /// Its certificates.
@@ -204,7 +219,7 @@ impl Admin {
             Endpoint::Livez => text(StatusCode::OK, "ok\n"),
             Endpoint::Readyz => self.ready(),
             Endpoint::Metrics => self.metrics(&head.headers),
-            Endpoint::Status => self.status(),
+            Endpoint::Status => self.status_json(),
             Endpoint::KeySet => self.key_set(),
             Endpoint::Reload => self.reload.answer().await,
             Endpoint::Revoke => {
@@ -267,9 +282,27 @@ impl Admin {
         }
     }
 
-    fn status(&self) -> Response<Full<Bytes>> {
+    fn status_json(&self) -> Response<Full<Bytes>> {
+        match serde_json::to_vec(&self.status()) {
+            Ok(mut json) => {
+                json.push(b'\n');
+                response(StatusCode::OK, "application/json", json)
+            }
+            Err(_) => text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "The status cannot be written as JSON.\n",
+            ),
+        }
+    }
+
+    fn status(&self) -> Status {
         let (view, stage) = (self.view.load(), *self.stage.borrow());
         let report = Report {
+            metrics: &self.metrics,
+            recent: &self.recent,
+            routes: &view.routes,
+            upstreams: &view.upstreams,
+            authenticators: &view.authenticators,
             process: &self.process,
             stage,
             ready: stage == Stage::Serving && view.missing().next().is_none(),
@@ -281,7 +314,12 @@ impl Admin {
             introspection: view.endpoints.iter().map(|endpoint| endpoint.status()).collect(),
             key_sources: view.key_sources.iter().map(|source| source.status()).collect(),
         };
-        json(StatusCode::OK, &report.to_json())
+        report.gather()
+    }
+
+    /// Samples the traffic, until it is dropped.
+    pub async fn sample(&self) -> Infallible {
+        every_interval(|| self.recent.sample(&self.metrics, &self.view.load().marked())).await
     }
 
     /// It is public, so a cache may keep it.
@@ -322,6 +360,21 @@ impl Admin {
 }
 
 impl AdminView {
+    fn marked(&self) -> Marked<'_> {
+        let authenticators = self.authenticators.iter();
+        Marked {
+            caches: authenticators
+                .map(|shared| (&shared.settings().name, shared.metrics()))
+                .collect(),
+            upstreams: self.upstreams.iter().map(|(settings, _)| &settings.name).collect(),
+        }
+    }
+
+    /// Begins to sample the traffic.
+    pub fn recent(&self, metrics: &Metrics) -> Recent {
+        Recent::new(metrics, &self.marked())
+    }
+
     /// The stores and sources of keys that were not reached yet.
     fn missing(&self) -> impl Iterator<Item = &str> {
         let stores = self.stores.iter().filter(|store| !store.was_reached());

@@ -70,6 +70,11 @@ impl RouteList {
         Some(self.entries.get(at)?.group)
     }
 
+    /// All names, in the order of the file.
+    pub fn labels(&self) -> impl Iterator<Item = &str> {
+        (0..self.entries.len()).filter_map(|at| self.label(RouteId(at)))
+    }
+
     fn label(&self, RouteId(at): RouteId) -> Option<&str> {
         let start = match at.checked_sub(1) {
             Some(before) => self.entries.get(before)?.end,

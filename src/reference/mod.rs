@@ -1,6 +1,7 @@
 //! The pages of `docs/reference`, made from what the code declares, so that they say what the code does. `scripts/reference` writes them.
 
 mod metrics;
+mod status;
 
 /// A generated page.
 #[derive(Debug)]
@@ -13,10 +14,16 @@ pub struct Page {
 
 /// All generated pages.
 pub fn pages() -> Vec<Page> {
-    vec![Page {
-        path: "metrics.md",
-        text: metrics::page(),
-    }]
+    vec![
+        Page {
+            path: "metrics.md",
+            text: metrics::page(),
+        },
+        Page {
+            path: "status.md",
+            text: status::page(),
+        },
+    ]
 }
 
 /// The comment at the top of a Markdown page.

@@ -1,10 +1,12 @@
 //! Telemetry: the log, and [`metrics`].
 
 pub mod exposition;
+pub mod histogram;
 mod log_control;
 pub mod metrics;
-mod process;
+pub mod process;
 pub mod route_metrics;
+pub mod series;
 
 use authgate_core::printable::LogWriter;
 use tracing::Level;

@@ -11,12 +11,16 @@ use super::metrics::table;
 
 /// What the kernel reports about this process.
 #[derive(Debug, Clone, Copy)]
-struct Usage {
-    cpu_seconds: f64,
-    resident_bytes: i64,
+pub struct Usage {
+    /// User and system CPU time.
+    pub cpu_seconds: f64,
+    /// Resident memory.
+    pub resident_bytes: i64,
     virtual_bytes: i64,
-    open_fds: i64,
-    max_fds: Option<i64>,
+    /// Open file descriptors.
+    pub open_fds: i64,
+    /// Their soft limit; `None`: there is none.
+    pub max_fds: Option<i64>,
     start_seconds: f64,
 }
 
@@ -44,7 +48,8 @@ impl Collector for Process {
 }
 
 #[cfg(target_os = "linux")]
-fn usage() -> Option<Usage> {
+/// The usage by now. `None`: it cannot be read.
+pub fn usage() -> Option<Usage> {
     use procfs::process::{LimitValue, Process};
 
     let process = Process::myself().ok()?;
@@ -65,6 +70,7 @@ fn usage() -> Option<Usage> {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn usage() -> Option<Usage> {
+/// The usage by now. `None`: it cannot be read.
+pub fn usage() -> Option<Usage> {
     None
 }

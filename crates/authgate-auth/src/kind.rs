@@ -253,6 +253,15 @@ impl KindSettings {
         self.bindings().any(|binding| binding.dpop != Requirement::Off)
     }
 
+    /// The value of `kind` in the configuration.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Token(_) => "token",
+            Self::Jwt(_) => "jwt",
+            Self::Introspection(_) => "introspection",
+        }
+    }
+
     /// The settings for JWTs, if it is that kind.
     pub fn as_jwt(&self) -> Option<&JwtSettings> {
         match self {

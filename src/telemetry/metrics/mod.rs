@@ -22,7 +22,9 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
 use crate::telemetry::exposition::{self, ExpositionFormat};
+use crate::telemetry::histogram::HistogramValues;
 use crate::telemetry::process::Process;
+use crate::telemetry::series::CounterSeries;
 
 /// How one request ended.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -115,10 +117,13 @@ pub struct Metrics {
     registry: Registry,
     /// The metrics of the process, whose names have no prefix.
     process: Registry,
-    requests: Family<RequestLabels, Counter>,
-    request_duration: Histogram,
+    /// Requests that have ended.
+    pub requests: CounterSeries<RequestLabels>,
+    /// Times from the head of a request to the end of its response.
+    pub request_duration: Histogram,
     upstream_duration: Family<UpstreamLabels, Histogram>,
-    authentications: Family<AuthenticationLabels, Counter>,
+    /// Credentials that authenticators accepted or refused.
+    pub authentications: CounterSeries<AuthenticationLabels>,
     observations: Family<ObservationLabels, Counter>,
     recorded: Family<OutcomeLabels, Counter>,
     handshakes: Family<HandshakeLabels, Counter>,
@@ -148,10 +153,10 @@ impl Default for Metrics {
             observed: Arc::default(),
             registry: Registry::with_prefix("authgate"),
             process: Registry::default(),
-            requests: Family::default(),
+            requests: CounterSeries::default(),
             request_duration: histogram(),
             upstream_duration: Family::new_with_constructor(histogram),
-            authentications: Family::default(),
+            authentications: CounterSeries::default(),
             observations: Family::default(),
             recorded: Family::default(),
             handshakes: Family::default(),
@@ -185,10 +190,10 @@ impl Metrics {
             })
             .set(1);
         let to = &mut self.registry;
-        register(to, &table::REQUESTS, self.requests.clone());
+        register(to, &table::REQUESTS, self.requests.family().clone());
         register(to, &table::REQUEST_DURATION, self.request_duration.clone());
         register(to, &table::UPSTREAM_DURATION, self.upstream_duration.clone());
-        register(to, &table::AUTHENTICATIONS, self.authentications.clone());
+        register(to, &table::AUTHENTICATIONS, self.authentications.family().clone());
         register(to, &table::OBSERVED, self.observations.clone());
         register(to, &table::RECORDED_REQUESTS, self.recorded.clone());
         register(to, &table::TLS_HANDSHAKES, self.handshakes.clone());
@@ -230,7 +235,7 @@ impl Metrics {
 
     /// The counter of requests with these labels.
     pub fn request_counter(&self, labels: &RequestLabels) -> Counter {
-        self.requests.get_or_create(labels).clone()
+        self.requests.counter(labels)
     }
 
     /// Records the duration of a request.
@@ -246,9 +251,18 @@ impl Metrics {
         self.upstream_duration.get_or_create(&labels).clone()
     }
 
+    /// The times until an upstream has begun its responses.
+    pub fn upstream_times(&self, upstream: &Arc<str>) -> HistogramValues {
+        let labels = UpstreamLabels {
+            upstream: Arc::clone(upstream),
+        };
+        let histogram = self.upstream_duration.get(&labels).map(|histogram| histogram.clone());
+        histogram.map_or_else(HistogramValues::default, |histogram| HistogramValues::read(&histogram))
+    }
+
     /// The counter of authentications with these labels.
     pub fn authentication_counter(&self, labels: &AuthenticationLabels) -> Counter {
-        self.authentications.get_or_create(labels).clone()
+        self.authentications.counter(labels)
     }
 
     /// The counter of observed requests with these labels.

@@ -37,6 +37,21 @@ impl CacheMetrics {
         if found { &self.hits } else { &self.misses }.inc();
     }
 
+    /// How many credentials were found in the cache.
+    pub fn hits(&self) -> u64 {
+        self.hits.get()
+    }
+
+    /// How many credentials were not found in the cache.
+    pub fn misses(&self) -> u64 {
+        self.misses.get()
+    }
+
+    /// How many decisions were used in an outage.
+    pub fn stale(&self) -> u64 {
+        self.stale.get()
+    }
+
     /// A decision was used in an outage.
     pub fn record_stale(&self) {
         self.stale.inc();
