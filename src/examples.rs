@@ -1,5 +1,8 @@
-//! The keys of `certs-example/`, and how to detect them. They are published with the source, so they are not secret.
+//! The example configuration and its keys, and how to detect them. They are published with the source, so they are not secret.
 
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use authgate_auth::jwt::keys::{Algorithm, Fingerprint, VerificationKey};
@@ -28,6 +31,42 @@ const PUBLIC_KEYS: [(Algorithm, &[u8]); 3] = [
     (Algorithm::EdDSA, include_bytes!("../certs-example/jwt-eddsa.pub.pem")),
 ];
 
+/// The files of the example configuration.
+const FILES: [(&str, &[u8]); 9] = [
+    ("gateway.toml", include_bytes!("../gateway.toml")),
+    ("certs-example/ca.pem", include_bytes!("../certs-example/ca.pem")),
+    ("certs-example/localhost.pem", CERTIFICATE),
+    (
+        "certs-example/localhost.key",
+        include_bytes!("../certs-example/localhost.key"),
+    ),
+    ("certs-example/jwt-es256.pub.pem", PUBLIC_KEYS[0].1),
+    ("certs-example/jwt-rs256.pub.pem", PUBLIC_KEYS[1].1),
+    ("certs-example/jwt-eddsa.pub.pem", PUBLIC_KEYS[2].1),
+    ("certs-example/jwt-hs256.secret", JWT_HS256_SECRET),
+    (
+        "certs-example/tokens.toml",
+        include_bytes!("../certs-example/tokens.toml"),
+    ),
+];
+
+/// Writes the example configuration to a folder, and returns the path of its gateway.toml.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn write_to(folder: &Path) -> io::Result<PathBuf> {
+    fs::create_dir(folder.join("certs-example"))?;
+    for (name, content) in FILES {
+        fs::write(folder.join(name), content)?;
+    }
+    Ok(folder.join("gateway.toml"))
+}
+
+/// Whether the tokens of the demo are accepted by this configuration.
+pub fn accepts_demo_tokens(config: &Config) -> bool {
+    used_by(config).iter().any(|used| used.description == DEMO_STORE)
+}
+
 /// Users of `certs-example/tokens.toml` and their keys: ada is in the group `staff`, ben is in no group, cleo is disabled.
 pub const DEMO_TOKENS: [(&str, &str); 3] = [
     ("ada", "7c0de70a11ada5e1f0e5a9d1c3b2a4958677e0a1"),
@@ -46,6 +85,7 @@ pub struct ExampleUse {
     pub commands: &'static str,
 }
 
+const DEMO_STORE: &str = "a file with the published demo tokens";
 const OWN_CERTIFICATE: &str = "\
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 365 -subj '/CN=localhost' \\
     -addext 'subjectAltName=DNS:localhost,IP:127.0.0.1' -keyout tls.key -out tls.pem";
@@ -117,13 +157,9 @@ pub fn used_by(config: &Config) -> Vec<ExampleUse> {
             .iter()
             .any(|digest| records.tokens.contains_key(digest))
         {
-            let (key, description) = (
-                format!("stores.{}.file", store.name),
-                "a file with the published demo tokens",
-            );
             uses.push(ExampleUse {
-                key,
-                description,
+                key: format!("stores.{}.file", store.name),
+                description: DEMO_STORE,
                 commands: OWN_TOKEN,
             });
         }

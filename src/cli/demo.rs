@@ -11,6 +11,7 @@ use authgate_core::secret::Secret;
 use authgate_http::server::address::Address;
 use authgate_http::upstream::{Server, Transport};
 use serde_json::{Map, json};
+use tempfile::TempDir;
 
 use super::{Failure, echo, load};
 use crate::app::{App, AppError};
@@ -22,8 +23,12 @@ use crate::telemetry;
 /// The lifetime of the printed JWT, in seconds.
 const LIFETIME: i64 = 3600;
 
-/// Run the demo.
+/// Run the gateway with public example keys and a built-in upstream, on loopback, and print curl commands to try
+///
+/// The configuration is that of --config, or gateway.toml in this folder, or else a built-in example. Its upstreams are replaced by one that
+/// answers with the request that it received. Nothing listens beyond loopback, and no file is left behind.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Args {
     /// Listen on this address instead of the configured ones; loopback only.
     #[arg(long, value_name = "ADDRESS")]
@@ -33,8 +38,39 @@ pub(super) struct Args {
     admin: Option<SocketAddr>,
 }
 
-pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
-    let mut config = load(file)?.config;
+const EXAMPLES: &str = "\
+Examples:
+  authgate demo
+  authgate demo --listen 127.0.0.1:18443 --admin 127.0.0.1:19901   # if the usual ports are in use";
+
+/// The configuration that the demo runs.
+enum Source<'f> {
+    File(&'f Path),
+    /// The built-in one, with its files in a folder that is removed with this value.
+    BuiltIn(TempDir),
+}
+
+/// `configured`: the file that `--config` or the environment names.
+pub(super) fn run(args: &Args, configured: Option<&Path>) -> Result<(), Failure> {
+    let here = Path::new(super::DEFAULT_FILE);
+    let (source, file) = match configured.or_else(|| here.exists().then_some(here)) {
+        Some(file) => (Source::File(file), file.to_owned()),
+        None => {
+            let unwritable = |error: io::Error| {
+                let folder = std::env::temp_dir();
+                Failure::Failed(format!(
+                    "cannot write the example files to {}: {error}; set TMPDIR to a folder that can be written, or name a file with --config",
+                    folder.display()
+                ))
+            };
+            let folder = tempfile::Builder::new().prefix("authgate-demo-").tempdir();
+            let folder = folder.map_err(unwritable)?;
+            let file = examples::write_to(folder.path()).map_err(unwritable)?;
+            (Source::BuiltIn(folder), file)
+        }
+    };
+    let mut config = load(&file)?.config;
+    let accepts_tokens = examples::accepts_demo_tokens(&config);
     if let Some(listen) = args.listen {
         config.server.listen = vec![Address::Tcp(listen)];
     }
@@ -66,7 +102,8 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
         .addresses()
         .find_map(Address::tcp)
         .map(|address| format!("{}://localhost:{}", if tls { "https" } else { "http" }, address.port()));
-    let instructions = instructions(&base.unwrap_or_default(), &metrics, file, tls)?;
+    let instructions = instructions(&base.unwrap_or_default(), &metrics, &file, tls)?;
+    let introduction = source.introduction(accepts_tokens);
     std::thread::Builder::new()
         .name("echo".to_owned())
         .spawn(move || {
@@ -75,10 +112,33 @@ pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
         })
         .map_err(failed)?;
     let outcome = app.run(|_| {
-        let _ = writeln!(io::stdout(), "{instructions}");
+        let _ = writeln!(io::stdout(), "{introduction}{instructions}");
     });
     drop(log);
+    drop(source);
     outcome.map_err(|error| Failure::Failed(error.to_string()))
+}
+
+impl Source<'_> {
+    fn introduction(&self, accepts_tokens: bool) -> String {
+        match self {
+            Self::BuiltIn(folder) => format!(
+                "
+This is the built-in example. Its gateway.toml, certificates and tokens are in {}, which is removed
+at the end. `authgate init` writes a gateway.toml of your own.
+",
+                folder.path().display()
+            ),
+            Self::File(file) if accepts_tokens => format!("\nThe configuration is {}.\n", file.display()),
+            Self::File(file) => format!(
+                "
+The configuration is {file}, with other stores and keys than those of the example: it refuses the tokens
+below. Use your own. In a folder without gateway.toml, `authgate demo` has an example of its own.
+",
+                file = file.display()
+            ),
+        }
+    }
 }
 
 /// Points every upstream at the echo server.

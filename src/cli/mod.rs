@@ -49,6 +49,9 @@ struct Arguments {
     command: Command,
 }
 
+/// The configuration file, unless `--config` or the environment names another.
+const DEFAULT_FILE: &str = "gateway.toml";
+
 /// `0.1.0 (rustc 1.95.0, x86_64-unknown-linux-gnu)`. A release has its commit first.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("AUTHGATE_BUILD"), ")");
 
@@ -69,7 +72,6 @@ enum Command {
     Reload(reload::Args),
     Probe(probe::Args),
     Parity(parity::Args),
-    /// Run the example configuration with a built-in upstream on loopback, and print curl commands to try.
     Demo(demo::Args),
     Token(token::Args),
     User(user::Args),
@@ -134,7 +136,7 @@ pub fn main() -> ExitCode {
 
 impl Arguments {
     fn run(&self) -> Result<(), Failure> {
-        let file = self.config.as_deref().unwrap_or(Path::new("gateway.toml"));
+        let file = self.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE));
         match &self.command {
             Command::Run(args) => run::run(args, file),
             Command::Check(args) => check::run(args, file),
@@ -143,7 +145,7 @@ impl Arguments {
             Command::Completions(args) => completions::run(args),
             Command::Man(args) => man::run(args),
             Command::Parity(args) => parity::run(args),
-            Command::Demo(args) => demo::run(args, file),
+            Command::Demo(args) => demo::run(args, self.config.as_deref()),
             Command::Echo(args) => echo::run(args),
             Command::Jwt(args) => jwt::run(args, file),
             Command::Token(args) => with_stores(file, |context| token::run(args, context, file)),

@@ -6,8 +6,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use crate::harness::program::{program, run};
-use crate::harness::signal;
+use crate::harness::{RecordingUpstream, config, signal};
 
 struct Demo(Child);
 
@@ -18,9 +20,13 @@ impl Drop for Demo {
     }
 }
 
-fn demo(flags: &[&str]) -> (Demo, Vec<String>) {
+/// Runs it on free ports. `tmp`: the folder for temporary files.
+fn demo(folder: &Path, tmp: &Path) -> (Demo, Vec<String>) {
     let mut command = program();
-    command.arg("demo").args(flags).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command
+        .args(["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .current_dir(folder)
+        .env("TMPDIR", tmp);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let (lines, said) = mpsc::channel();
     let stdout = child.stdout.take().unwrap();
@@ -40,9 +46,8 @@ fn demo(flags: &[&str]) -> (Demo, Vec<String>) {
     (Demo(child), printed)
 }
 
-#[test]
-fn every_printed_command_has_the_stated_result() {
-    let (_demo, printed) = demo(&["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+/// Runs the printed commands. Returns their statuses.
+fn run_all(printed: &[String]) -> Vec<String> {
     let mut statuses = Vec::new();
     for pair in printed
         .windows(2)
@@ -66,7 +71,46 @@ fn every_printed_command_has_the_stated_result() {
         }
         statuses.push(status);
     }
-    assert_eq!(statuses, ["200", "200", "401", "403", "200"]);
+    statuses
+}
+
+const STATED: [&str; 5] = ["200", "200", "401", "403", "200"];
+
+#[test]
+fn every_printed_command_has_the_stated_result() {
+    let tmp = TempDir::new().expect("a folder");
+    let (_demo, printed) = demo(Path::new(env!("CARGO_MANIFEST_DIR")), tmp.path());
+    assert_eq!(run_all(&printed), STATED);
+    assert_eq!(files(tmp.path()), 0, "the files of the clone are used");
+}
+
+#[test]
+fn without_a_gateway_toml_the_demo_has_its_own_files_and_leaves_none_behind() {
+    let (folder, tmp) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
+    let (demo, printed) = demo(folder.path(), tmp.path());
+    assert!(
+        printed.iter().any(|line| line.contains("built-in example")),
+        "{printed:?}"
+    );
+    assert_eq!(run_all(&printed), STATED);
+    assert_eq!(files(tmp.path()), 1);
+    drop(demo);
+    assert_eq!((files(tmp.path()), files(folder.path())), (0, 0));
+}
+
+#[test]
+fn the_demo_of_another_configuration_says_that_it_refuses_the_example_tokens() {
+    let (folder, upstream) = (TempDir::new().expect("a folder"), RecordingUpstream::start());
+    config().app(&upstream).public("/x").write(folder.path());
+    let (_demo, printed) = demo(folder.path(), folder.path());
+    assert!(
+        printed.iter().any(|line| line.contains("it refuses the tokens")),
+        "{printed:?}"
+    );
+}
+
+fn files(folder: &Path) -> usize {
+    std::fs::read_dir(folder).expect("a folder").count()
 }
 
 #[test]
