@@ -26,6 +26,7 @@ use rustls::ServerConnection;
 use crate::proxy::body::ResponseBody;
 use crate::proxy::websocket_tunnel::WebSocket;
 use crate::proxy::{Client, Proxy};
+use crate::telemetry::labels;
 use crate::telemetry::metrics::Metrics;
 use crate::tls::certificate_names::ServedCertificate;
 use crate::tls::server::{Acceptor, ClientSecurity, ConnectionSecurity};
@@ -254,11 +255,11 @@ impl Handler for Gateway {
                 self.0.metrics.connections.dec();
             }
             ConnectionEvent::Handshake(handshake) => self.0.metrics.count_handshake(match handshake {
-                Handshake::Full => "full",
-                Handshake::Resumed => "resumed",
-                Handshake::Failed => "failed",
-                Handshake::TimedOut => "timeout",
-                Handshake::Challenge => "challenge",
+                Handshake::Full => &labels::HANDSHAKE_FULL,
+                Handshake::Resumed => &labels::HANDSHAKE_RESUMED,
+                Handshake::Failed => &labels::HANDSHAKE_FAILED,
+                Handshake::TimedOut => &labels::HANDSHAKE_TIMEOUT,
+                Handshake::Challenge => &labels::HANDSHAKE_CHALLENGE,
             }),
             ConnectionEvent::Flooded => self.0.metrics.count_flood(),
         }

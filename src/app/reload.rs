@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use authgate_core::label_value::LabelValue;
 use authgate_http::server::stage::Stage;
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -21,6 +22,7 @@ use super::watched_files::{ConfigWatch, WatchedFiles};
 use crate::config::{self, Change, ConfigError, Loaded, Refusal, Report, Severity};
 use crate::control::reload::ReloadOutcome;
 use crate::examples;
+use crate::telemetry::labels;
 
 /// How long a reload waits for workers. One that serves the new configuration later does so without its wait.
 const WORKERS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,11 +49,17 @@ impl Trigger {
         }
     }
 
+    /// Its name in the log.
     fn label(self) -> &'static str {
+        self.label_value().text
+    }
+
+    /// Its label, with the text for the reference.
+    fn label_value(self) -> &'static LabelValue {
         match self {
-            Self::Signal => "signal",
-            Self::Command => "command",
-            Self::FileChange => "file_change",
+            Self::Signal => &labels::TRIGGER_SIGNAL,
+            Self::Command => &labels::TRIGGER_COMMAND,
+            Self::FileChange => &labels::TRIGGER_FILE_CHANGE,
         }
     }
 }

@@ -38,6 +38,7 @@ use crate::proxy::routes::RouteTable;
 use crate::proxy::stream_end::StreamRule;
 use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::recording::{Recorder, RecorderMetrics};
+use crate::telemetry::labels;
 use crate::telemetry::metrics::{Observed, StoreSample};
 use crate::tls::certificate::Certificate;
 use crate::tls::control::ControlTls;
@@ -206,8 +207,8 @@ impl Snapshot {
                 Some(kept) => kept.with_credentials(&credential_headers),
                 None => {
                     let metrics = RecorderMetrics {
-                        written: process.metrics.recorded_counter("written"),
-                        dropped: process.metrics.recorded_counter("dropped"),
+                        written: process.metrics.recorded_counter(&labels::RECORDED),
+                        dropped: process.metrics.recorded_counter(&labels::DROPPED),
                     };
                     Recorder::start(settings, &credential_headers, metrics)
                 }

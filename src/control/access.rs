@@ -10,6 +10,7 @@
 
 use std::net::IpAddr;
 
+use authgate_core::label_value::LabelValue;
 use http::header::{HOST, HeaderName, ORIGIN};
 use http::request::Parts;
 use http::uri::Authority;
@@ -17,6 +18,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::Peer;
 use super::token::AdminToken;
+use crate::telemetry::labels;
 use crate::tls::control::{ControlTls, Security};
 
 /// The field that a command has where the listener has no token. Its value is the name of the command.
@@ -68,14 +70,20 @@ pub(super) enum Denied {
 }
 
 impl Denied {
+    /// A short name for logs and metrics.
     pub(super) fn label(self) -> &'static str {
+        self.label_value().text
+    }
+
+    /// Its label, with the text for the reference.
+    pub(super) fn label_value(self) -> &'static LabelValue {
         match self {
-            Self::Security => "tls",
-            Self::Host => "host",
-            Self::Origin => "origin",
-            Self::OtherSite => "other_site",
-            Self::NoToken | Self::CommandWithoutToken | Self::NoTokenConfigured => "token",
-            Self::CommandWithoutField => "command",
+            Self::Security => &labels::ADMIN_TLS,
+            Self::Host => &labels::ADMIN_HOST,
+            Self::Origin => &labels::ADMIN_ORIGIN,
+            Self::OtherSite => &labels::ADMIN_OTHER_SITE,
+            Self::NoToken | Self::CommandWithoutToken | Self::NoTokenConfigured => &labels::ADMIN_TOKEN,
+            Self::CommandWithoutField => &labels::ADMIN_COMMAND,
         }
     }
 

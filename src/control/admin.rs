@@ -231,7 +231,7 @@ impl Admin {
     }
 
     fn refuse(&self, denied: Denied, endpoint: Option<Endpoint>, peer: &Peer) -> Response<Full<Bytes>> {
-        self.metrics.count_refused_admin_request(denied.label());
+        self.metrics.count_refused_admin_request(denied.label_value());
         let times = self.refused.lock().unwrap_or_else(PoisonError::into_inner).note();
         if let Some(times) = times {
             warn!(

@@ -12,6 +12,7 @@ use super::Route;
 use super::refusal::format::RefusalFormat;
 use super::rejection::Rejection;
 use super::websocket::{Handshake, WebSocketRequest};
+use crate::telemetry::labels;
 
 /// The result of authentication and authorization.
 #[derive(Debug)]
@@ -114,13 +115,13 @@ impl Route {
         match chain.authenticate(request, Now::read()).await {
             Ok(Verdict::Accept(identity)) => {
                 self.metrics
-                    .record_authentication(&identity.user_info().authenticator, "accepted");
+                    .record_authentication(&identity.user_info().authenticator, &labels::ACCEPTED);
                 Ok(Some(identity))
             }
             Ok(Verdict::Refuse(refused)) => {
                 if let Some(authenticator) = chain.authenticators().nth(refused.by) {
                     self.metrics
-                        .record_authentication(authenticator.name(), refused.refusal.label());
+                        .record_authentication(authenticator.name(), refused.refusal.label_value());
                 }
                 Err(Rejection::Refused(refused))
             }
@@ -129,7 +130,7 @@ impl Route {
             Ok(Verdict::Pass) => Ok(None),
             Err(unavailable) => {
                 self.metrics
-                    .record_authentication(&unavailable.authenticator, unavailable.source.label());
+                    .record_authentication(&unavailable.authenticator, unavailable.source.label_value());
                 Err(unavailable.into())
             }
         }

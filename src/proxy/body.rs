@@ -5,6 +5,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use authgate_core::label_value::LabelValue;
 use authgate_http::upstream::StreamKind;
 use authgate_http::upstream::response::{ResponseBodyError, UpstreamBody};
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use super::outcome::Outcome;
 use super::refusal;
 use super::streams::Stream;
+use crate::telemetry::labels;
 
 /// The body of every response. It is boxed once, because it is large and is moved many times before it is sent.
 pub struct ResponseBody(Box<Inner>);
@@ -111,7 +113,7 @@ impl Body for ResponseBody {
                 Poll::Ready(frame.map(Ok))
             }
             Err(fault) => {
-                inner.outcome.body_failed(fault.label(), fault.to_string());
+                inner.outcome.body_failed(label_value(&fault), fault.to_string());
                 inner.failed = true;
                 // Drop the upstream's body, so that its place at the upstream is free for another request.
                 inner.source = Source::Own(Bytes::new());
@@ -131,5 +133,13 @@ impl Body for ResponseBody {
             Source::Stream(..) => SizeHint::new(),
             Source::Own(body) => SizeHint::with_exact(body.len() as u64),
         }
+    }
+}
+
+/// The outcome of a request whose response could not be completed.
+fn label_value(fault: &ResponseBodyError) -> &'static LabelValue {
+    match fault {
+        ResponseBodyError::Http1(_) | ResponseBodyError::Http2(_) | ResponseBodyError::Reset => &labels::UPSTREAM_CUT,
+        ResponseBodyError::Timeout => &labels::UPSTREAM_SILENT,
     }
 }

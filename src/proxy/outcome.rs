@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use authgate_core::identity::Identity;
+use authgate_core::label_value::LabelValue;
 use authgate_core::outbound::forwarded::ForwardedInfo;
 use authgate_core::outbound::request_id::RequestId;
 use authgate_http::concurrency::ConcurrencyPermit;
@@ -15,6 +16,7 @@ use tracing::{Level, event_enabled, info};
 use super::rejection::Rejection;
 use super::stream_end::StreamEnd;
 use crate::recording::Recording;
+use crate::telemetry::labels;
 use crate::telemetry::route_metrics::RouteMetrics;
 
 /// The settings of the access log.
@@ -35,7 +37,7 @@ pub struct Outcome {
     started: Instant,
     forwarded: ForwardedInfo,
     request: Option<(Method, Uri)>,
-    label: &'static str,
+    label: &'static LabelValue,
     status: Option<StatusCode>,
     user: Option<Arc<Identity>>,
     reason: Option<String>,
@@ -64,7 +66,7 @@ impl Outcome {
             started: Instant::now(),
             forwarded,
             request,
-            label: "client_gone",
+            label: &labels::CLIENT_GONE,
             status: None,
             user: None,
             reason: None,
@@ -129,27 +131,27 @@ impl Outcome {
 
     /// Records the start of the upstream's response.
     pub fn upstream_responded(&mut self, status: StatusCode, took: Duration) {
-        (self.status, self.label, self.upstream) = (Some(status), "forwarded", Some(took));
+        (self.status, self.label, self.upstream) = (Some(status), &labels::FORWARDED, Some(took));
     }
 
     /// Records that the gateway has answered with its key set.
     pub fn answered_with_key_set(&mut self, status: StatusCode) {
-        (self.status, self.label) = (Some(status), "key_set");
+        (self.status, self.label) = (Some(status), &labels::KEY_SET);
     }
 
     /// Records a rejection, with the status that the client gets.
     pub fn rejected(&mut self, status: StatusCode, rejection: &Rejection) {
-        (self.status, self.label, self.reason) = (Some(status), rejection.label(), rejection.reason());
+        (self.status, self.label, self.reason) = (Some(status), rejection.label_value(), rejection.reason());
     }
 
     /// Records that the upstream's response ended too early. The client can detect that it is incomplete.
-    pub fn body_failed(&mut self, label: &'static str, reason: String) {
+    pub fn body_failed(&mut self, label: &'static LabelValue, reason: String) {
         (self.label, self.reason) = (label, Some(reason));
     }
 
     /// Records that the gateway has ended a stream.
     pub fn stream_ended(&mut self, end: StreamEnd) {
-        (self.label, self.reason) = (StreamEnd::LABEL, Some(end.to_string()));
+        (self.label, self.reason) = (&labels::STREAM_ENDED, Some(end.to_string()));
     }
 
     /// Adds bytes of the response body that were sent.
@@ -162,14 +164,14 @@ impl Outcome {
         self.complete = true;
     }
 
-    fn status_class(&self) -> &'static str {
+    fn status_class(&self) -> &'static LabelValue {
         match self.status.map_or(0, |status| status.as_u16() / 100) {
-            1 => "1xx",
-            2 => "2xx",
-            3 => "3xx",
-            4 => "4xx",
-            5 => "5xx",
-            _ => "none",
+            1 => &labels::INFORMATIONAL,
+            2 => &labels::SUCCESSFUL,
+            3 => &labels::REDIRECTION,
+            4 => &labels::CLIENT_ERROR,
+            5 => &labels::SERVER_ERROR,
+            _ => &labels::NO_STATUS,
         }
     }
 }
@@ -189,7 +191,7 @@ impl Drop for Outcome {
             http.method = self.request.as_ref().map(|(method, _)| method.as_str()),
             http.target = target,
             http.status = self.status.map(|status| status.as_u16()),
-            outcome = self.label,
+            outcome = self.label.text,
             reason = self.reason.as_deref(),
             route = &**self.route.label(),
             user.id = self.user.as_ref().map(|user| user.user_info().id.as_str()),

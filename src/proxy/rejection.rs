@@ -3,6 +3,7 @@
 use authgate_auth::jwt::sign::SignError;
 use authgate_auth::{Refused, Unavailable};
 use authgate_core::credential::{BindingFault, Refusal};
+use authgate_core::label_value::LabelValue;
 use authgate_core::policy::Unmet;
 use authgate_http::server::handler::HeadFault;
 use authgate_http::upstream::UpstreamError;
@@ -11,6 +12,7 @@ use http::{Method, StatusCode};
 
 use super::refusal::format::RefusalFormat;
 use super::stream_end::StreamEnd;
+use crate::telemetry::labels;
 
 /// Why the gateway answers a request instead of an upstream.
 #[derive(Debug, thiserror::Error)]
@@ -198,41 +200,152 @@ impl Rejection {
 
     /// A short name for logs and metrics.
     pub fn label(&self) -> &'static str {
+        self.label_value().text
+    }
+
+    /// Its label, with the text for the reference.
+    pub fn label_value(&self) -> &'static LabelValue {
         match self {
-            Self::Malformed(_) | Self::AmbiguousPath(_) => "malformed",
-            Self::TargetTooLong => "target_too_long",
-            Self::HeadTooLarge => "head_too_large",
-            Self::HeadTooSlow => "head_too_slow",
-            Self::NoRoute => "no_route",
-            Self::MethodNotAllowed { .. } => "method_not_allowed",
-            Self::Misdirected => "misdirected",
-            Self::OutdatedConnection => "outdated_connection",
-            Self::Overloaded => "overloaded",
-            Self::NotImplemented => "not_implemented",
-            Self::Unauthenticated => "no_credential",
-            Self::Refused(refused) => refused.refusal.label(),
-            Self::NotAllowed(_) => "not_allowed",
-            Self::RepeatedCredential => "repeated_credential",
-            Self::OriginNotListed => "origin_not_listed",
-            Self::Unavailable(unavailable) => unavailable.source.label(),
-            Self::NotSigned(_) => "identity_not_signed",
-            Self::StreamEnded(_) => StreamEnd::LABEL,
+            Self::Malformed(_) | Self::AmbiguousPath(_) => &labels::MALFORMED,
+            Self::TargetTooLong => &labels::TARGET_TOO_LONG,
+            Self::HeadTooLarge => &labels::HEAD_TOO_LARGE,
+            Self::HeadTooSlow => &labels::HEAD_TOO_SLOW,
+            Self::NoRoute => &labels::NO_ROUTE,
+            Self::MethodNotAllowed { .. } => &labels::METHOD_NOT_ALLOWED,
+            Self::Misdirected => &labels::MISDIRECTED,
+            Self::OutdatedConnection => &labels::OUTDATED_CONNECTION,
+            Self::Overloaded => &labels::OVERLOADED,
+            Self::NotImplemented => &labels::NOT_IMPLEMENTED,
+            Self::Unauthenticated => &labels::NO_CREDENTIAL,
+            Self::Refused(refused) => refused.refusal.label_value(),
+            Self::NotAllowed(_) => &labels::NOT_ALLOWED,
+            Self::RepeatedCredential => &labels::REPEATED_CREDENTIAL,
+            Self::OriginNotListed => &labels::ORIGIN_NOT_LISTED,
+            Self::Unavailable(unavailable) => unavailable.source.label_value(),
+            Self::NotSigned(_) => &labels::IDENTITY_NOT_SIGNED,
+            Self::StreamEnded(_) => &labels::STREAM_ENDED,
             Self::Body(fault) | Self::Upstream(UpstreamError::RequestBody(fault)) => match fault {
-                RequestBodyError::TooLarge => "body_too_large",
-                RequestBodyError::Timeout => "body_too_slow",
-                RequestBodyError::Broken => "body_broken",
-                RequestBodyError::LengthRequired => "body_without_length",
-                RequestBodyError::BufferFull => "spool_full",
-                RequestBodyError::Spool(_) => "spool_failed",
+                RequestBodyError::TooLarge => &labels::BODY_TOO_LARGE,
+                RequestBodyError::Timeout => &labels::BODY_TOO_SLOW,
+                RequestBodyError::Broken => &labels::BODY_BROKEN,
+                RequestBodyError::LengthRequired => &labels::BODY_WITHOUT_LENGTH,
+                RequestBodyError::BufferFull => &labels::SPOOL_FULL,
+                RequestBodyError::Spool(_) => &labels::SPOOL_FAILED,
             },
-            Self::Upstream(UpstreamError::Connect { .. }) => "upstream_unreachable",
-            Self::Upstream(UpstreamError::ConnectTimeout { .. }) => "upstream_connect_timeout",
-            Self::Upstream(UpstreamError::NoResponse(_)) => "upstream_no_response",
-            Self::Upstream(UpstreamError::InFlightLimit) => "upstream_full",
-            Self::Upstream(UpstreamError::UpgradeUnsupported) => "upstream_no_upgrade",
-            Self::Upstream(UpstreamError::UpgradeIgnored) => "upstream_not_switched",
-            Self::Upstream(UpstreamError::UnexpectedUpgrade) => "upstream_unasked_upgrade",
-            Self::Upstream(UpstreamError::ResponseTimeout) => "upstream_timeout",
+            Self::Upstream(UpstreamError::Connect { .. }) => &labels::UPSTREAM_UNREACHABLE,
+            Self::Upstream(UpstreamError::ConnectTimeout { .. }) => &labels::UPSTREAM_CONNECT_TIMEOUT,
+            Self::Upstream(UpstreamError::NoResponse(_)) => &labels::UPSTREAM_NO_RESPONSE,
+            Self::Upstream(UpstreamError::InFlightLimit) => &labels::UPSTREAM_FULL,
+            Self::Upstream(UpstreamError::UpgradeUnsupported) => &labels::UPSTREAM_NO_UPGRADE,
+            Self::Upstream(UpstreamError::UpgradeIgnored) => &labels::UPSTREAM_NOT_SWITCHED,
+            Self::Upstream(UpstreamError::UnexpectedUpgrade) => &labels::UPSTREAM_UNASKED_UPGRADE,
+            Self::Upstream(UpstreamError::ResponseTimeout) => &labels::UPSTREAM_TIMEOUT,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use authgate_auth::{EvaluationError, labels as auth};
+    use authgate_core::credential::labels as credential;
+    use authgate_http::upstream::NoResponseCause;
+
+    use super::*;
+
+    fn refused(refusal: Refusal) -> Rejection {
+        let (by, user) = (0, None);
+        Rejection::Refused(Refused { by, refusal, user })
+    }
+
+    /// One of each kind that is not made by a policy, a key or a socket.
+    fn rejections() -> Vec<Rejection> {
+        let upstream = [
+            UpstreamError::ConnectTimeout {
+                server: "http://127.0.0.1:8000".to_owned(),
+            },
+            UpstreamError::InFlightLimit,
+            UpstreamError::NoResponse(NoResponseCause::InvalidHttp("a status line")),
+            UpstreamError::UnexpectedUpgrade,
+            UpstreamError::UpgradeIgnored,
+            UpstreamError::UpgradeUnsupported,
+            UpstreamError::ResponseTimeout,
+        ];
+        let bodies = [
+            RequestBodyError::TooLarge,
+            RequestBodyError::Timeout,
+            RequestBodyError::Broken,
+            RequestBodyError::LengthRequired,
+            RequestBodyError::BufferFull,
+            RequestBodyError::Spool(io::ErrorKind::StorageFull),
+        ];
+        let others = [
+            Rejection::Malformed("Host"),
+            Rejection::AmbiguousPath(String::new()),
+            Rejection::TargetTooLong,
+            Rejection::HeadTooLarge,
+            Rejection::HeadTooSlow,
+            Rejection::NoRoute,
+            Rejection::MethodNotAllowed {
+                sent: Method::PUT,
+                allowed: vec![Method::GET],
+            },
+            Rejection::Misdirected,
+            Rejection::OutdatedConnection,
+            Rejection::Overloaded,
+            Rejection::NotImplemented,
+            Rejection::Unauthenticated,
+            Rejection::RepeatedCredential,
+            Rejection::OriginNotListed,
+            refused(Refusal::TokenMissing),
+            refused(Refusal::Binding(BindingFault::SeveralProofs)),
+            refused(Refusal::Binding(BindingFault::NoProof)),
+            Rejection::Unavailable(Unavailable {
+                authenticator: "token".into(),
+                source: EvaluationError::Busy,
+            }),
+        ];
+        let upstream = upstream.into_iter().map(Rejection::Upstream);
+        let bodies = bodies.into_iter().map(Rejection::Body);
+        others.into_iter().chain(upstream).chain(bodies).collect()
+    }
+
+    #[test]
+    fn the_reference_has_the_status_of_each_rejection() {
+        let rejections = rejections();
+        for rejection in &rejections {
+            let status = rejection.default_status();
+            assert_eq!(status.as_str(), rejection.label_value().status, "{rejection:?}");
+        }
+        // A policy, a key and a socket make these.
+        let others = ["not_allowed", "identity_not_signed", "upstream_unreachable"];
+        let tables = [labels::REQUESTS, labels::BODIES, labels::RULES, labels::UPSTREAMS];
+        for value in tables.into_iter().flatten() {
+            let is_checked = rejections.iter().any(|rejection| rejection.label_value() == *value);
+            assert!(is_checked || others.contains(&value.text), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn all_refusals_have_one_status_and_all_failures_another() {
+        let refusals = [
+            credential::TOKENS,
+            credential::JWTS,
+            credential::INTROSPECTED,
+            credential::BOUND,
+        ];
+        for value in refusals.into_iter().flatten() {
+            let expected = if value.text == "dpop_several_proofs" {
+                "400"
+            } else {
+                "401"
+            };
+            assert_eq!(value.status, expected, "{value:?}");
+        }
+        let failures = [auth::STORES, auth::KEYS, auth::INTROSPECTION, auth::EVALUATION];
+        for value in failures.into_iter().flatten() {
+            assert_eq!(value.status, "503", "{value:?}");
         }
     }
 }

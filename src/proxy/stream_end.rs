@@ -2,6 +2,9 @@
 
 use authgate_auth::Withdrawn;
 use authgate_core::credential::Refusal;
+use authgate_core::label_value::LabelValue;
+
+use crate::telemetry::labels;
 
 /// What happens to a stream when its credential or its route is not valid any more; `streams` of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,9 +36,6 @@ pub enum StreamEnd {
 }
 
 impl StreamEnd {
-    /// The outcome of such a stream, for logs and metrics.
-    pub const LABEL: &'static str = "stream_ended";
-
     /// Its credential is refused now.
     pub(super) fn refused(refusal: &Refusal) -> Self {
         match refusal {
@@ -44,14 +44,14 @@ impl StreamEnd {
         }
     }
 
-    /// A short name for metrics.
-    pub fn label(self) -> &'static str {
+    /// Its label, with the text for the reference.
+    pub fn label_value(self) -> &'static LabelValue {
         match self {
-            Self::Route => "route",
-            Self::NotAdmitted => "policy",
-            Self::Credential(_) => "configuration",
-            Self::Expired => "expired",
-            Self::Refused(_) => "refused",
+            Self::Route => &labels::ENDED_ROUTE,
+            Self::NotAdmitted => &labels::ENDED_POLICY,
+            Self::Credential(_) => &labels::ENDED_CONFIGURATION,
+            Self::Expired => &labels::ENDED_EXPIRED,
+            Self::Refused(_) => &labels::ENDED_REFUSED,
         }
     }
 }

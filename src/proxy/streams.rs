@@ -306,7 +306,7 @@ impl Streams {
     pub(super) fn end(&self, entry: &Entry, key: usize, end: StreamEnd) {
         self.release(key, entry);
         if entry.end(end) {
-            self.0.metrics.count_stream_end(end.label());
+            self.0.metrics.count_stream_end(end.label_value());
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod exposition;
 pub mod histogram;
+pub mod labels;
 mod log_control;
 pub mod metrics;
 pub mod process;

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_core::label_value::LabelValue;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::histogram::Histogram;
 
@@ -58,7 +59,8 @@ impl RouteMetrics {
     }
 
     /// Counts a request that has ended.
-    pub fn record_request_end(&self, outcome: &'static str, status: &'static str, took: Duration) {
+    pub fn record_request_end(&self, outcome: &'static LabelValue, status: &'static LabelValue, took: Duration) {
+        let (outcome, status) = (outcome.text, status.text);
         self.metrics.in_flight.dec();
         self.metrics.record_request_duration(took);
         let is_same = |labels: &RequestLabels| labels.outcome == outcome && labels.status == status;
@@ -74,7 +76,8 @@ impl RouteMetrics {
     }
 
     /// Counts one authentication.
-    pub fn record_authentication(&self, authenticator: &Arc<str>, outcome: &'static str) {
+    pub fn record_authentication(&self, authenticator: &Arc<str>, outcome: &'static LabelValue) {
+        let outcome = outcome.text;
         // Nearly always both are at the same address. After a reload, names may be at another one.
         let is_same = |labels: &AuthenticationLabels| {
             let AuthenticationLabels {
@@ -134,7 +137,10 @@ fn increment<L>(handles: &Handles<L>, is_same: impl Fn(&L) -> bool, create: impl
 #[cfg(test)]
 mod tests {
     use super::*;
+    use authgate_core::credential::labels::TOKEN_UNKNOWN;
+
     use crate::telemetry::exposition::ExpositionFormat;
+    use crate::telemetry::labels;
 
     #[test]
     fn workers_and_routes_share_the_counters_of_equal_labels() {
@@ -144,12 +150,12 @@ mod tests {
         let (one, two, other) = (route("/a/*"), route("/a/*"), route("/b/*"));
         for route in [&one, &two, &other, &one] {
             route.record_request_start();
-            route.record_authentication(&token, "accepted");
+            route.record_authentication(&token, &labels::ACCEPTED);
             route.record_upstream_response(Duration::from_millis(2));
-            route.record_request_end("forwarded", "2xx", Duration::from_millis(3));
+            route.record_request_end(&labels::FORWARDED, &labels::SUCCESSFUL, Duration::from_millis(3));
         }
-        one.record_authentication(&token, "token_unknown");
-        one.record_request_end("forwarded", "4xx", Duration::from_millis(3));
+        one.record_authentication(&token, &TOKEN_UNKNOWN);
+        one.record_request_end(&labels::FORWARDED, &labels::CLIENT_ERROR, Duration::from_millis(3));
         let text = metrics.render(ExpositionFormat::Text).expect("text");
         for line in [
             r#"authgate_requests_total{route="/a/*",outcome="forwarded",status="2xx"} 3"#,

@@ -71,7 +71,9 @@ impl Caller {
 }
 
 fn label(result: &Result<Document, FetchError>) -> &'static str {
-    result.as_ref().map_or_else(FetchError::label, |_| "document")
+    result
+        .as_ref()
+        .map_or_else(|error| error.label_value().text, |_| "document")
 }
 
 #[test]

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use authgate_core::label_value::LabelValue;
+
 use crate::introspection::error::IntrospectionError;
 use crate::keys::remote::KeysError;
+use crate::labels;
 use crate::replay::MAX_PROOFS;
 use crate::store::StoreError;
 
@@ -49,12 +52,17 @@ impl EvaluationError {
 
     /// A short name for logs and metrics.
     pub fn label(&self) -> &'static str {
+        self.label_value().text
+    }
+
+    /// Its label, with the text for the reference.
+    pub fn label_value(&self) -> &'static LabelValue {
         match self {
-            Self::Store(error) => error.label(),
-            Self::Introspection(error) => error.label(),
-            Self::Keys(error) => error.label(),
-            Self::Busy => "busy",
-            Self::ReplayMemoryFull => "dpop_replay_full",
+            Self::Store(error) => error.label_value(),
+            Self::Introspection(error) => error.label_value(),
+            Self::Keys(error) => error.label_value(),
+            Self::Busy => &labels::BUSY,
+            Self::ReplayMemoryFull => &labels::DPOP_REPLAY_FULL,
         }
     }
 }

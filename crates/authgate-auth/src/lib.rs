@@ -49,6 +49,7 @@
 //! store_changes  what a store reports as changed, and what its subscriptions confirm
 //! subscriptions  until when the subscriptions of a store have confirmed what was read from it
 //! withdrawn      why an accepted credential is not accepted any more
+//! labels         label values of logs and metrics, with their texts
 //! metrics        counters of caches and stores
 //! now            both clocks
 //! ```
@@ -75,6 +76,7 @@ pub mod introspection;
 pub mod jwt;
 pub mod keys;
 mod kind;
+pub mod labels;
 pub mod metrics;
 mod now;
 mod outage;

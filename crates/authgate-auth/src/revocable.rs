@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use authgate_core::label_value::LabelValue;
+
+use crate::labels;
+
 /// The kinds of things that a revocation names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RevocationKind {
@@ -18,11 +22,16 @@ pub enum RevocationKind {
 impl RevocationKind {
     /// A short name for logs.
     pub fn label(self) -> &'static str {
+        self.label_value().text
+    }
+
+    /// Its label, with the text for the reference.
+    pub fn label_value(self) -> &'static LabelValue {
         match self {
-            Self::Token => "token",
-            Self::Jti => "jti",
-            Self::User => "user",
-            Self::Kid => "kid",
+            Self::Token => &labels::KIND_TOKEN,
+            Self::Jti => &labels::KIND_JTI,
+            Self::User => &labels::KIND_USER,
+            Self::Kid => &labels::KIND_KID,
         }
     }
 }

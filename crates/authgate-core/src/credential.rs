@@ -4,6 +4,7 @@
 //! looks up and decodes nothing.
 
 mod binding;
+pub mod labels;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 
 pub use self::binding::{BindingFault, ProofDefect};
+use crate::label_value::LabelValue;
 
 /// The value of one credential header of a request, read once.
 #[derive(Debug)]
@@ -174,22 +176,27 @@ pub enum Refusal {
 impl Refusal {
     /// A short name for logs and metrics.
     pub fn label(&self) -> &'static str {
+        self.label_value().text
+    }
+
+    /// Its label, with the text for the reference.
+    pub fn label_value(&self) -> &'static LabelValue {
         match self {
-            Self::TokenMissing => "token_missing",
-            Self::TokenHasSpaces => "token_has_spaces",
-            Self::TokenHasInvalidCharacters => "token_has_invalid_characters",
-            Self::TokenUnknown | Self::TokenInvalid(_) => "token_unknown",
-            Self::TokenUserInactive => "token_user_inactive",
-            Self::Introspected(fault) => fault.label(),
-            Self::BearerNotTwoWords => "bearer_not_two_words",
-            Self::Jwt(fault) => fault.label(),
-            Self::JwtInvalidUserClaim(_) => "jwt_user_unnamed",
-            Self::JwtUnsendableClaim(_) => "jwt_claim_unsayable",
-            Self::TokenUnsendableValue(_) => "token_fact_unsayable",
-            Self::JwtUserNotFound => "jwt_user_not_found",
-            Self::JwtUserInactive => "jwt_user_inactive",
-            Self::JwtPasswordChanged => "jwt_password_changed",
-            Self::Binding(fault) => fault.label(),
+            Self::TokenMissing => &labels::TOKEN_MISSING,
+            Self::TokenHasSpaces => &labels::TOKEN_HAS_SPACES,
+            Self::TokenHasInvalidCharacters => &labels::TOKEN_HAS_INVALID_CHARACTERS,
+            Self::TokenUnknown | Self::TokenInvalid(_) => &labels::TOKEN_UNKNOWN,
+            Self::TokenUserInactive => &labels::TOKEN_USER_INACTIVE,
+            Self::Introspected(fault) => fault.label_value(),
+            Self::BearerNotTwoWords => &labels::BEARER_NOT_TWO_WORDS,
+            Self::Jwt(fault) => fault.label_value(),
+            Self::JwtInvalidUserClaim(_) => &labels::JWT_USER_UNNAMED,
+            Self::JwtUnsendableClaim(_) => &labels::JWT_CLAIM_UNSAYABLE,
+            Self::TokenUnsendableValue(_) => &labels::TOKEN_FACT_UNSAYABLE,
+            Self::JwtUserNotFound => &labels::JWT_USER_NOT_FOUND,
+            Self::JwtUserInactive => &labels::JWT_USER_INACTIVE,
+            Self::JwtPasswordChanged => &labels::JWT_PASSWORD_CHANGED,
+            Self::Binding(fault) => fault.label_value(),
         }
     }
 
@@ -247,13 +254,18 @@ pub enum IntrospectionFault {
 impl IntrospectionFault {
     /// A short name for logs and metrics.
     pub fn label(&self) -> &'static str {
+        self.label_value().text
+    }
+
+    /// Its label, with the text for the reference.
+    pub fn label_value(&self) -> &'static LabelValue {
         match self {
-            Self::Inactive => "introspected_inactive",
-            Self::Expired => "introspected_expired",
-            Self::Invalid(_) => "introspected_invalid",
-            Self::Revoked => "introspected_revoked",
-            Self::NamesNoUser(_) => "introspected_user_unnamed",
-            Self::Unsendable(_) => "introspected_claim_unsayable",
+            Self::Inactive => &labels::INTROSPECTED_INACTIVE,
+            Self::Expired => &labels::INTROSPECTED_EXPIRED,
+            Self::Invalid(_) => &labels::INTROSPECTED_INVALID,
+            Self::Revoked => &labels::INTROSPECTED_REVOKED,
+            Self::NamesNoUser(_) => &labels::INTROSPECTED_USER_UNNAMED,
+            Self::Unsendable(_) => &labels::INTROSPECTED_CLAIM_UNSAYABLE,
         }
     }
 
@@ -289,14 +301,19 @@ pub enum JwtFault {
 impl JwtFault {
     /// A short name for logs and metrics.
     pub fn label(self) -> &'static str {
+        self.label_value().text
+    }
+
+    /// Its label, with the text for the reference.
+    pub fn label_value(self) -> &'static LabelValue {
         match self {
-            Self::Invalid(_) => "jwt_invalid",
-            Self::Expired => "jwt_expired",
-            Self::Revoked(_) => "jwt_revoked",
-            Self::TypeMismatch(TypeMismatch::NoExpiry) => "jwt_no_expiry",
-            Self::TypeMismatch(TypeMismatch::NoId) => "jwt_no_id",
-            Self::TypeMismatch(TypeMismatch::NoType) => "jwt_no_type",
-            Self::TypeMismatch(TypeMismatch::WrongType) => "jwt_wrong_type",
+            Self::Invalid(_) => &labels::JWT_INVALID,
+            Self::Expired => &labels::JWT_EXPIRED,
+            Self::Revoked(_) => &labels::JWT_REVOKED,
+            Self::TypeMismatch(TypeMismatch::NoExpiry) => &labels::JWT_NO_EXPIRY,
+            Self::TypeMismatch(TypeMismatch::NoId) => &labels::JWT_NO_ID,
+            Self::TypeMismatch(TypeMismatch::NoType) => &labels::JWT_NO_TYPE,
+            Self::TypeMismatch(TypeMismatch::WrongType) => &labels::JWT_WRONG_TYPE,
         }
     }
 }
@@ -378,25 +395,30 @@ impl Defect {
 
     /// A short name for the log.
     pub fn label(self) -> &'static str {
+        self.label_value().text
+    }
+
+    /// Its label, with the text for the reference.
+    pub fn label_value(self) -> &'static LabelValue {
         match self {
-            Self::Repeated => "repeated",
-            Self::Size => "size",
-            Self::Form => "form",
-            Self::Header => "header",
-            Self::HeaderType => "header type",
-            Self::KeyId => "key id",
-            Self::Algorithm => "algorithm",
-            Self::Signature => "signature",
-            Self::Claims => "claims",
-            Self::IssuedAt => "issued at",
-            Self::NotBefore => "not before",
-            Self::Expiry => "expiry",
-            Self::Lifetime => "lifetime",
-            Self::Issuer => "issuer",
-            Self::Audience => "audience",
-            Self::Texts => "subject and id",
-            Self::Required => "required claims",
-            Self::TokenId => "token id",
+            Self::Repeated => &labels::REPEATED,
+            Self::Size => &labels::SIZE,
+            Self::Form => &labels::FORM,
+            Self::Header => &labels::HEADER,
+            Self::HeaderType => &labels::HEADER_TYPE,
+            Self::KeyId => &labels::KEY_ID,
+            Self::Algorithm => &labels::ALGORITHM,
+            Self::Signature => &labels::SIGNATURE,
+            Self::Claims => &labels::CLAIMS,
+            Self::IssuedAt => &labels::ISSUED_AT,
+            Self::NotBefore => &labels::NOT_BEFORE,
+            Self::Expiry => &labels::EXPIRY,
+            Self::Lifetime => &labels::LIFETIME,
+            Self::Issuer => &labels::ISSUER,
+            Self::Audience => &labels::AUDIENCE,
+            Self::Texts => &labels::SUBJECT_AND_ID,
+            Self::Required => &labels::REQUIRED_CLAIMS,
+            Self::TokenId => &labels::TOKEN_ID,
         }
     }
 }

@@ -26,13 +26,13 @@ impl LabelValue {
 
     /// With the status that a client gets.
     #[must_use]
-    pub const fn with_status(self, status: &'static str) -> Self {
+    pub const fn status(self, status: &'static str) -> Self {
         Self { status, ..self }
     }
 
     /// With what an operator does about it.
     #[must_use]
-    pub const fn with_action(self, action: &'static str) -> Self {
+    pub const fn action(self, action: &'static str) -> Self {
         Self { action, ..self }
     }
 }

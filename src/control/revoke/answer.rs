@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use authgate_core::label_value::LabelValue;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
@@ -10,6 +11,7 @@ use serde_json::json;
 
 use crate::control::access::Denied;
 use crate::control::{json as json_response, response};
+use crate::telemetry::labels;
 
 /// What came of a request, for the log and the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,13 +27,14 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    pub(super) fn label(self) -> &'static str {
+    /// Its label, with the text for the reference.
+    pub(super) fn label_value(self) -> &'static LabelValue {
         match self {
-            Self::Revoked => "revoked",
-            Self::Unconfirmed => "unconfirmed",
-            Self::Unknown => "unknown",
-            Self::Refused => "refused",
-            Self::Unavailable => "unavailable",
+            Self::Revoked => &labels::REVOKED,
+            Self::Unconfirmed => &labels::UNCONFIRMED,
+            Self::Unknown => &labels::UNKNOWN,
+            Self::Refused => &labels::REFUSED,
+            Self::Unavailable => &labels::UNAVAILABLE,
         }
     }
 }

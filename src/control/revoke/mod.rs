@@ -385,8 +385,8 @@ fn record(done: &Result<Done, Problem>, client: &Node, metrics: &Metrics) {
         Ok(done) => done.outcome(),
         Err(problem) => problem.outcome(),
     };
-    let outcome = result.label();
-    metrics.count_revocation(outcome);
+    metrics.count_revocation(result.label_value());
+    let outcome = result.label_value().text;
     let revoked = done.as_ref().ok();
     let (kind, store) = (
         revoked.map(|done| done.kind.label()),

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::document::{History, Refusal};
-use crate::proxy::stream_end::StreamEnd;
 use crate::telemetry::histogram::HistogramValues;
+use crate::telemetry::labels;
 use crate::telemetry::metrics::Metrics;
 
 /// The time between two samples.
@@ -20,16 +20,6 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const SAMPLES: usize = 180;
 /// How many samples lie between two marks. There are two marks, so what is counted since the older one is that of the last 30 to 60 s.
 const SAMPLES_PER_MARK: u64 = 6;
-
-/// The outcomes of requests that the gateway has not refused. All others are the label of a rejection.
-const NOT_REFUSED: [&str; 6] = [
-    "forwarded",
-    "key_set",
-    "client_gone",
-    StreamEnd::LABEL,
-    "upstream_cut",
-    "upstream_silent",
-];
 
 /// The samples of the last 15 minutes, and what the metrics were a minute ago.
 #[derive(Debug)]
@@ -241,7 +231,8 @@ impl Totals {
             if labels.status == "5xx" {
                 failed += count;
             }
-            if !NOT_REFUSED.contains(&labels.outcome) {
+            let is_refused = labels::ENDINGS.iter().all(|ending| ending.text != labels.outcome);
+            if is_refused {
                 *refusals.entry(labels.outcome).or_default() += count;
             }
         });

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use authgate_auth::jwt::keys::remote::SharedKeySource;
 use authgate_auth::metrics::description::MetricDescription;
 use authgate_auth::metrics::{AuthMetrics, CacheMetrics, IntrospectionMetrics, StoreMetrics};
+use authgate_core::label_value::LabelValue;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
@@ -23,6 +24,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 use crate::telemetry::exposition::{self, ExpositionFormat};
 use crate::telemetry::histogram::HistogramValues;
+use crate::telemetry::labels;
 use crate::telemetry::process::Process;
 use crate::telemetry::series::CounterSeries;
 
@@ -70,18 +72,8 @@ struct UpstreamLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct HandshakeLabels {
-    outcome: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReloadLabels {
-    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -126,10 +118,10 @@ pub struct Metrics {
     pub authentications: CounterSeries<AuthenticationLabels>,
     observations: Family<ObservationLabels, Counter>,
     recorded: Family<OutcomeLabels, Counter>,
-    handshakes: Family<HandshakeLabels, Counter>,
+    handshakes: Family<OutcomeLabels, Counter>,
     floods: Counter,
     stream_ends: Family<ReasonLabels, Counter>,
-    reloads: Family<ReloadLabels, Counter>,
+    reloads: Family<OutcomeLabels, Counter>,
     /// Unix time.
     last_applied: Gauge,
     refused_admin_requests: Family<ReasonLabels, Counter>,
@@ -176,11 +168,11 @@ impl Default for Metrics {
 impl Metrics {
     fn with_registered(mut self) -> Self {
         self.record_applied_at(SystemTime::now());
-        for outcome in ["revoked", "unconfirmed", "unknown", "refused", "unavailable"] {
-            let _ = self.revocations.get_or_create(&OutcomeLabels { outcome });
+        for outcome in labels::REVOCATIONS {
+            let _ = self.revocations.get_or_create(&OutcomeLabels { outcome: outcome.text });
         }
-        for outcome in ["applied", "refused"] {
-            let _ = self.reloads.get_or_create(&ReloadLabels { outcome });
+        for outcome in labels::RELOADS {
+            let _ = self.reloads.get_or_create(&OutcomeLabels { outcome: outcome.text });
         }
         let build = Family::<BuildLabels, Gauge>::default();
         build
@@ -219,13 +211,13 @@ impl Metrics {
 
     /// A reload was applied.
     pub fn record_applied_reload(&self, at: SystemTime) {
-        self.reloads.get_or_create(&ReloadLabels { outcome: "applied" }).inc();
+        count(&self.reloads, &labels::RELOAD_APPLIED);
         self.record_applied_at(at);
     }
 
     /// Counts a reload that was refused.
     pub fn count_refused_reload(&self) {
-        self.reloads.get_or_create(&ReloadLabels { outcome: "refused" }).inc();
+        count(&self.reloads, &labels::RELOAD_REFUSED);
     }
 
     fn record_applied_at(&self, at: SystemTime) {
@@ -271,13 +263,14 @@ impl Metrics {
     }
 
     /// The counter of recorded requests with this outcome.
-    pub fn recorded_counter(&self, outcome: &'static str) -> Counter {
+    pub fn recorded_counter(&self, outcome: &'static LabelValue) -> Counter {
+        let outcome = outcome.text;
         self.recorded.get_or_create(&OutcomeLabels { outcome }).clone()
     }
 
     /// Counts a TLS handshake.
-    pub fn count_handshake(&self, outcome: &'static str) {
-        self.handshakes.get_or_create(&HandshakeLabels { outcome }).inc();
+    pub fn count_handshake(&self, outcome: &'static LabelValue) {
+        count(&self.handshakes, outcome);
     }
 
     /// Counts an HTTP/2 connection that was closed because of too many frames without data.
@@ -286,20 +279,22 @@ impl Metrics {
     }
 
     /// Counts a stream that the gateway ends for this reason.
-    pub fn count_stream_end(&self, reason: &'static str) {
+    pub fn count_stream_end(&self, reason: &'static LabelValue) {
+        let reason = reason.text;
         self.stream_ends.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// Counts a request that the admin listener has refused.
-    pub fn count_refused_admin_request(&self, reason: &'static str) {
+    pub fn count_refused_admin_request(&self, reason: &'static LabelValue) {
+        let reason = reason.text;
         self.refused_admin_requests
             .get_or_create(&ReasonLabels { reason })
             .inc();
     }
 
     /// Counts an answered request to revoke.
-    pub fn count_revocation(&self, outcome: &'static str) {
-        self.revocations.get_or_create(&OutcomeLabels { outcome }).inc();
+    pub fn count_revocation(&self, outcome: &'static LabelValue) {
+        count(&self.revocations, outcome);
     }
 
     /// Renders all metrics in this format.
@@ -316,6 +311,12 @@ impl Metrics {
             ExpositionFormat::Text => exposition::to_text(&text),
         })
     }
+}
+
+/// Counts one of a family.
+fn count(family: &Family<OutcomeLabels, Counter>, outcome: &'static LabelValue) {
+    let outcome = outcome.text;
+    family.get_or_create(&OutcomeLabels { outcome }).inc();
 }
 
 /// Registers a metric with its description.
@@ -504,11 +505,11 @@ mod tests {
         cache.record_lookup(true);
         cache.record_stale();
         store.record_lookup(Duration::from_micros(300));
-        store.record_error("store_timeout");
+        store.record_error(&authgate_auth::labels::STORE_TIMEOUT);
         store.record_lag(Duration::from_micros(300));
         store.record_invalidations(2);
         store.set_tracking(true);
-        introspection.record("active", Duration::from_millis(3));
+        introspection.record(&authgate_auth::labels::ACTIVE, Duration::from_millis(3));
         let labels = RequestLabels {
             route: "/api/*".into(),
             outcome: "forwarded",

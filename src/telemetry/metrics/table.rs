@@ -1,9 +1,14 @@
 //! The descriptions of all metrics.
 
+use authgate_auth::labels as auth;
 use authgate_auth::metrics::description::LabelDescription as Label;
 use authgate_auth::metrics::description::MetricDescription;
 use authgate_auth::metrics::description::MetricKind::{Counter, Gauge, Histogram};
 use authgate_auth::metrics::table::{CACHES, INTROSPECTIONS, KEY_SETS, STORES};
+use authgate_core::credential::labels as credential;
+use authgate_core::label_value::LabelValue;
+
+use crate::telemetry::labels;
 
 /// Every metric, in groups with a title.
 pub static GROUPS: &[(&str, &[&[&MetricDescription]])] = &[
@@ -14,6 +19,36 @@ pub static GROUPS: &[(&str, &[&[&MetricDescription]])] = &[
     ("Certificates", &[CERTIFICATES]),
     ("The gateway", &[GATEWAY]),
     ("The process", &[PROCESS]),
+];
+
+/// What `outcome` of an authentication can be.
+pub static AUTHENTICATION_OUTCOMES: &[&[&LabelValue]] = &[
+    labels::ACCEPTANCE,
+    credential::TOKENS,
+    credential::JWTS,
+    credential::INTROSPECTED,
+    credential::BOUND,
+    auth::STORES,
+    auth::KEYS,
+    auth::INTROSPECTION,
+    auth::EVALUATION,
+];
+
+/// What `outcome` of a request can be.
+pub static REQUEST_OUTCOMES: &[&[&LabelValue]] = &[
+    labels::ENDINGS,
+    labels::REQUESTS,
+    labels::BODIES,
+    labels::RULES,
+    credential::TOKENS,
+    credential::JWTS,
+    credential::INTROSPECTED,
+    credential::BOUND,
+    auth::STORES,
+    auth::KEYS,
+    auth::INTROSPECTION,
+    auth::EVALUATION,
+    labels::UPSTREAMS,
 ];
 
 const ROUTE: Label = Label::named(
@@ -32,8 +67,8 @@ authgate_core::table! {
         kind: Counter,
         labels: &[
             ROUTE,
-            Label::named("outcome", "`forwarded`, or why the request was not forwarded"),
-            Label::named("status", "the class of the status: `1xx` to `5xx`; `none` if there was no response"),
+            Label::listed("outcome", "[the outcome](outcomes.md#requests)", REQUEST_OUTCOMES),
+            Label::fixed("status", &[labels::STATUS_CLASSES]),
         ],
         help: "Requests that have ended.",
         note: "",
@@ -74,7 +109,7 @@ authgate_core::table! {
     TLS_HANDSHAKES = MetricDescription {
         name: "authgate_tls_handshakes_total",
         kind: Counter,
-        labels: &[Label::named("outcome", "how the handshake ended")],
+        labels: &[Label::fixed("outcome", &[labels::HANDSHAKES])],
         help: "TLS handshakes that have ended.",
         note: "",
         since: "0.1.0",
@@ -90,7 +125,7 @@ authgate_core::table! {
     STREAMS_ENDED = MetricDescription {
         name: "authgate_streams_ended_total",
         kind: Counter,
-        labels: &[Label::named("reason", "why the stream was ended")],
+        labels: &[Label::fixed("reason", &[labels::STREAM_ENDS])],
         help: "Streams that the gateway has ended.",
         note: "Streams are WebSockets, server-sent events and gRPC calls. Those that a client or an upstream has ended are not counted here.",
         since: "0.2.0",
@@ -102,7 +137,7 @@ authgate_core::table! {
             ROUTE,
             Label::named("ours", "the decision of the gateway: `accepted`, or the status of the refusal"),
             Label::named("theirs", "the decision of the application: `accepted`, or the status of the refusal; `5xx` or `none` if it has failed"),
-            Label::named("reason", "`same`, `challenge`, or the outcome that the gateway would have had"),
+            Label::named("reason", "`same`; `challenge`: both refuse, with different challenges; `authenticated`, `anonymous`, `unknown`: as whom the gateway would accept the request; or [the outcome](outcomes.md#credentials) with which it would refuse it"),
         ],
         help: "Observed requests, by the decisions of the gateway and of the application.",
         note: "",
@@ -111,7 +146,7 @@ authgate_core::table! {
     RECORDED_REQUESTS = MetricDescription {
         name: "authgate_recorded_requests_total",
         kind: Counter,
-        labels: &[Label::named("outcome", "`written` or `dropped`")],
+        labels: &[Label::fixed("outcome", &[labels::RECORDINGS])],
         help: "Requests that were written to the file of log.record, or lost.",
         note: "",
         since: "0.2.0",
@@ -127,7 +162,7 @@ authgate_core::table! {
         kind: Counter,
         labels: &[
             Label::named("authenticator", "the name of an authenticator"),
-            Label::named("outcome", "`accepted`, or why it was refused or could not be evaluated"),
+            Label::listed("outcome", "`accepted`, or [why it was refused](outcomes.md#credentials) or [could not be evaluated](outcomes.md#stores)", AUTHENTICATION_OUTCOMES),
         ],
         help: "Credentials that authenticators accepted or refused.",
         note: "Requests without a credential are not in it: they are `no_credential` in `authgate_requests_total`.",
@@ -210,7 +245,7 @@ authgate_core::table! {
     RELOADS = MetricDescription {
         name: "authgate_reloads_total",
         kind: Counter,
-        labels: &[Label::named("outcome", "`applied` or `refused`")],
+        labels: &[Label::fixed("outcome", &[labels::RELOADS])],
         help: "How often the configuration was read again.",
         note: "",
         since: "0.1.0",
@@ -226,7 +261,7 @@ authgate_core::table! {
     ADMIN_REQUESTS_REFUSED = MetricDescription {
         name: "authgate_admin_requests_refused_total",
         kind: Counter,
-        labels: &[Label::named("reason", "why the request was refused")],
+        labels: &[Label::fixed("reason", &[labels::ADMIN_REFUSALS])],
         help: "Requests that the admin listener has refused.",
         note: "",
         since: "0.1.0",
@@ -234,7 +269,7 @@ authgate_core::table! {
     REVOCATIONS = MetricDescription {
         name: "authgate_revocations_total",
         kind: Counter,
-        labels: &[Label::named("outcome", "what came of the request")],
+        labels: &[Label::fixed("outcome", &[labels::REVOCATIONS])],
         help: "Requests to revoke that the admin listener has answered.",
         note: "Only requests with the token of `[admin]` count.",
         since: "0.2.0",

@@ -2,10 +2,12 @@
 
 use std::error::Error as StdError;
 
+use authgate_core::label_value::LabelValue;
 use authgate_core::printable::Printable;
 use http::{HeaderMap, StatusCode, header};
 
 use super::MAX_BODY;
+use crate::labels;
 
 /// Why there is no document. The message says what happened, and what to do where that is known.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,20 +58,20 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    /// A short name for logs and metrics.
-    pub fn label(&self) -> &'static str {
+    /// Its label, with the text for the reference.
+    pub fn label_value(&self) -> &'static LabelValue {
         match self {
-            Self::Connect(_) => "connect",
-            Self::Proxy { .. } => "proxy",
-            Self::Tls(_) => "tls",
-            Self::Timeout => "timeout",
-            Self::Cut(_) => "cut",
-            Self::Protocol(_) => "protocol",
-            Self::Redirect { .. } => "redirect",
-            Self::Status(_) => "status",
-            Self::Compressed => "compressed",
-            Self::TooLarge => "too_large",
-            Self::ShutDown => "shut_down",
+            Self::Connect(_) => &labels::FETCH_CONNECT,
+            Self::Proxy { .. } => &labels::FETCH_PROXY,
+            Self::Tls(_) => &labels::FETCH_TLS,
+            Self::Timeout => &labels::FETCH_TIMEOUT,
+            Self::Cut(_) => &labels::FETCH_CUT,
+            Self::Protocol(_) => &labels::FETCH_PROTOCOL,
+            Self::Redirect { .. } => &labels::FETCH_REDIRECT,
+            Self::Status(_) => &labels::FETCH_STATUS,
+            Self::Compressed => &labels::FETCH_COMPRESSED,
+            Self::TooLarge => &labels::FETCH_TOO_LARGE,
+            Self::ShutDown => &labels::FETCH_SHUT_DOWN,
         }
     }
 

@@ -15,6 +15,7 @@ use super::endpoint_settings::EndpointSettings;
 use super::error::IntrospectionError;
 use super::location::{Discovery, Location};
 use crate::fetch::{HttpClient, Proxies};
+use crate::labels;
 use crate::metrics::IntrospectionMetrics;
 use crate::now::{Now, milliseconds};
 use crate::outage::{Asked, Outage, OutageStatus};
@@ -173,8 +174,8 @@ impl SharedEndpoint {
         let began = Instant::now();
         let asked = self.ask(token, began + self.settings.timeout).await;
         let outcome = match &asked {
-            Ok(Answer::Active(_)) => "active",
-            Ok(Answer::Inactive) => "inactive",
+            Ok(Answer::Active(_)) => &labels::ACTIVE,
+            Ok(Answer::Inactive) => &labels::INACTIVE,
             Err(error) => error.outcome(),
         };
         self.metrics.record(outcome, began.elapsed());

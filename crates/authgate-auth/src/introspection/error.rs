@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use authgate_core::label_value::LabelValue;
 use http::StatusCode;
 
 use super::answer::BadAnswer;
 use crate::fetch::FetchError;
+use crate::labels;
 
 /// An endpoint has not said whether a token is active. The message is for operators, and has nothing of the token.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,14 +39,19 @@ fn described(error: &FetchError) -> String {
 impl IntrospectionError {
     /// A short name for logs and metrics.
     pub fn label(&self) -> &'static str {
+        self.label_value().text
+    }
+
+    /// Its label, with the text for the reference.
+    pub fn label_value(&self) -> &'static LabelValue {
         match self.cause() {
-            Cause::Unreachable => "introspection_unreachable",
-            Cause::Timeout => "introspection_timeout",
-            Cause::Client => "introspection_client",
-            Cause::Status => "introspection_status",
-            Cause::Answer => "introspection_answer",
-            Cause::Busy => "introspection_busy",
-            Cause::Discovery => "introspection_discovery",
+            Cause::Unreachable => &labels::INTROSPECTION_UNREACHABLE,
+            Cause::Timeout => &labels::INTROSPECTION_TIMEOUT,
+            Cause::Client => &labels::INTROSPECTION_CLIENT,
+            Cause::Status => &labels::INTROSPECTION_STATUS,
+            Cause::Answer => &labels::INTROSPECTION_ANSWER,
+            Cause::Busy => &labels::INTROSPECTION_BUSY,
+            Cause::Discovery => &labels::INTROSPECTION_DISCOVERY,
         }
     }
 
@@ -74,15 +81,15 @@ impl IntrospectionError {
     }
 
     /// The outcome of the introspection in its metrics.
-    pub(super) fn outcome(&self) -> &'static str {
+    pub(super) fn outcome(&self) -> &'static LabelValue {
         match self.cause() {
-            Cause::Unreachable => "unreachable",
-            Cause::Timeout => "timeout",
-            Cause::Client => "client",
-            Cause::Status => "status",
-            Cause::Answer => "answer",
-            Cause::Busy => "busy",
-            Cause::Discovery => "discovery",
+            Cause::Unreachable => &labels::UNREACHABLE,
+            Cause::Timeout => &labels::TIMEOUT,
+            Cause::Client => &labels::CLIENT,
+            Cause::Status => &labels::STATUS,
+            Cause::Answer => &labels::ANSWER,
+            Cause::Busy => &labels::ENDPOINT_BUSY,
+            Cause::Discovery => &labels::DISCOVERY,
         }
     }
 

@@ -52,9 +52,9 @@ pub struct LabelDescription {
 pub enum LabelValues {
     /// A name of the configuration, or of the build; described in Markdown.
     Named(&'static str),
-    /// One of these lists.
+    /// A value of these tables.
     Fixed(&'static [&'static [&'static LabelValue]]),
-    /// One of these lists, which the page with this name and anchor explains.
+    /// A value of these tables, which another page explains; a text in Markdown with a link to it.
     Listed(&'static str, &'static [&'static [&'static LabelValue]]),
 }
 
@@ -62,6 +62,22 @@ impl LabelDescription {
     /// A label whose values are names of the configuration.
     pub const fn named(name: &'static str, values: &'static str) -> Self {
         let values = LabelValues::Named(values);
+        Self { name, values }
+    }
+
+    /// A label with one of the values of these tables.
+    pub const fn fixed(name: &'static str, tables: &'static [&'static [&'static LabelValue]]) -> Self {
+        let values = LabelValues::Fixed(tables);
+        Self { name, values }
+    }
+
+    /// A label with one of the values of these tables, which another page explains; a text with a link to it.
+    pub const fn listed(
+        name: &'static str,
+        link: &'static str,
+        tables: &'static [&'static [&'static LabelValue]],
+    ) -> Self {
+        let values = LabelValues::Listed(link, tables);
         Self { name, values }
     }
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use authgate_core::label_value::LabelValue;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
@@ -89,9 +90,9 @@ impl StoreMetrics {
     }
 
     /// A lookup has failed, for this reason.
-    pub fn record_error(&self, reason: &'static str) {
+    pub fn record_error(&self, reason: &'static LabelValue) {
         let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
-        errors.entry(reason).or_default().inc();
+        errors.entry(reason.text).or_default().inc();
     }
 
     /// Records the measured delay of change notifications.
@@ -134,9 +135,9 @@ impl Default for IntrospectionMetrics {
 
 impl IntrospectionMetrics {
     /// An introspection has ended.
-    pub fn record(&self, outcome: &'static str, took: Duration) {
+    pub fn record(&self, outcome: &'static LabelValue, took: Duration) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        requests.entry(outcome).or_default().inc();
+        requests.entry(outcome.text).or_default().inc();
         self.duration.observe(took.as_secs_f64());
     }
 }
@@ -150,9 +151,9 @@ pub struct KeySourceMetrics {
 
 impl KeySourceMetrics {
     /// A fetch has ended.
-    pub fn record_fetch(&self, outcome: &'static str) {
+    pub fn record_fetch(&self, outcome: &'static LabelValue) {
         let mut fetches = self.fetches.lock().unwrap_or_else(PoisonError::into_inner);
-        fetches.entry(outcome).or_default().inc();
+        fetches.entry(outcome.text).or_default().inc();
     }
 }
 

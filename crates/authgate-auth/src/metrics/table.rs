@@ -3,6 +3,7 @@
 use super::description::LabelDescription as Label;
 use super::description::MetricDescription;
 use super::description::MetricKind::{Counter, Gauge, Histogram};
+use crate::labels;
 
 const AUTHENTICATOR: Label = Label::named("authenticator", "the name of an authenticator");
 const STORE: Label = Label::named("store", "the name of a store");
@@ -53,7 +54,7 @@ authgate_core::table! {
     STORE_ERRORS = MetricDescription {
         name: "authgate_store_errors_total",
         kind: Counter,
-        labels: &[STORE, Label::named("reason", "one of the labels `store_*` of the outcomes")],
+        labels: &[STORE, Label::listed("reason", "[why the store could not answer](outcomes.md#stores)", &[labels::STORES])],
         help: "Lookups that failed because the store could not answer.",
         note: "",
         since: "0.1.0",
@@ -91,7 +92,7 @@ authgate_core::table! {
     INTROSPECTION_REQUESTS = MetricDescription {
         name: "authgate_introspection_requests_total",
         kind: Counter,
-        labels: &[AUTHENTICATOR, Label::named("outcome", "`active`, `inactive`, or why the endpoint has not said")],
+        labels: &[AUTHENTICATOR, Label::fixed("outcome", &[labels::INTROSPECTED])],
         help: "Tokens that an introspection endpoint was asked about, by what came of it.",
         note: "",
         since: "0.2.0",
@@ -113,7 +114,7 @@ authgate_core::table! {
     JWKS_FETCHES = MetricDescription {
         name: "authgate_jwks_fetches_total",
         kind: Counter,
-        labels: &[AUTHENTICATOR, SOURCE, Label::named("outcome", "`ok`, or why the fetch has failed")],
+        labels: &[AUTHENTICATOR, SOURCE, Label::fixed("outcome", &[labels::FETCHES])],
         help: "Fetches of keys, by what came of them.",
         note: "",
         since: "0.2.0",

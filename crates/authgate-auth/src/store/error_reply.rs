@@ -3,6 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
+use authgate_core::label_value::LabelValue;
+
+use crate::labels;
+
 /// What a store answered in place of a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorReply {
@@ -56,21 +60,21 @@ impl ErrorReplyKind {
         }
     }
 
-    /// A short name for logs and metrics.
-    pub fn label(self) -> &'static str {
+    /// Its label, with the text for the reference.
+    pub fn label_value(self) -> &'static LabelValue {
         match self {
-            Self::Loading => "store_loading",
-            Self::MasterDown => "store_master_down",
-            Self::ClusterDown => "store_cluster_down",
-            Self::ReadOnly => "store_read_only",
-            Self::NoAuth => "store_no_auth",
-            Self::WrongPassword => "store_wrong_password",
-            Self::NoPermission => "store_no_permission",
-            Self::OutOfMemory => "store_out_of_memory",
-            Self::WrongType => "store_wrong_type",
-            Self::Tls => "store_tls",
-            Self::UnexpectedReply => "store_unexpected_reply",
-            Self::Other => "store_refused",
+            Self::Loading => &labels::STORE_LOADING,
+            Self::MasterDown => &labels::STORE_MASTER_DOWN,
+            Self::ClusterDown => &labels::STORE_CLUSTER_DOWN,
+            Self::ReadOnly => &labels::STORE_READ_ONLY,
+            Self::NoAuth => &labels::STORE_NO_AUTH,
+            Self::WrongPassword => &labels::STORE_WRONG_PASSWORD,
+            Self::NoPermission => &labels::STORE_NO_PERMISSION,
+            Self::OutOfMemory => &labels::STORE_OUT_OF_MEMORY,
+            Self::WrongType => &labels::STORE_WRONG_TYPE,
+            Self::Tls => &labels::STORE_TLS,
+            Self::UnexpectedReply => &labels::STORE_UNEXPECTED_REPLY,
+            Self::Other => &labels::STORE_REFUSED,
         }
     }
 }

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use authgate_core::identity::UserId;
+use authgate_core::label_value::LabelValue;
 use authgate_http::log_throttle::LogThrottle;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep};
@@ -27,6 +28,7 @@ pub use self::kind::StoreKind;
 use self::kind::{Handle, SharedKind};
 use self::redis::{BadSeal, Seal, SealId, SourceRecord};
 use crate::dependencies::{ChangeCounters, Dependencies};
+use crate::labels;
 use crate::metrics::StoreMetrics;
 use crate::outage::{Asked, Outage, OutageStatus};
 use crate::record::{BadRecord, TokenRecord, UserRecord};
@@ -475,14 +477,19 @@ impl StoreError {
 
     /// A short name for logs and metrics.
     pub fn label(&self) -> &'static str {
+        self.label_value().text
+    }
+
+    /// Its label, with the text for the reference.
+    pub fn label_value(&self) -> &'static LabelValue {
         match self {
-            Self::Unreachable(_) | Self::Unreadable(_) => "store_unreachable",
-            Self::Timeout(_) => "store_timeout",
-            Self::Layout(..) => "store_layout",
-            Self::ReplyCut(_) => "store_reply_cut",
-            Self::Refused(_, reply) => reply.kind().label(),
-            Self::Record(..) => "store_bad_record",
-            Self::Seal(..) => "store_bad_seal",
+            Self::Unreachable(_) | Self::Unreadable(_) => &labels::STORE_UNREACHABLE,
+            Self::Timeout(_) => &labels::STORE_TIMEOUT,
+            Self::Layout(..) => &labels::STORE_LAYOUT,
+            Self::ReplyCut(_) => &labels::STORE_REPLY_CUT,
+            Self::Refused(_, reply) => reply.kind().label_value(),
+            Self::Record(..) => &labels::STORE_BAD_RECORD,
+            Self::Seal(..) => &labels::STORE_BAD_SEAL,
         }
     }
 }
@@ -607,7 +614,7 @@ impl Store {
     fn record<T>(&self, began: Instant, result: Result<T, StoreError>) -> Result<T, StoreError> {
         self.shared.metrics.record_lookup(began.elapsed());
         if let Err(error) = &result {
-            self.shared.metrics.record_error(error.label());
+            self.shared.metrics.record_error(error.label_value());
             if error.unanswered().is_some() {
                 self.shared.outage.note_failure();
             }

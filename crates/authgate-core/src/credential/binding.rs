@@ -1,6 +1,7 @@
 //! [`BindingFault`]: why the binding of a valid token to a key (RFC 9449) or to a certificate (RFC 8705) makes the gateway refuse a request.
 
-use super::Refusal;
+use super::{Refusal, labels};
+use crate::label_value::LabelValue;
 
 /// Why a valid token is refused: the request does not prove what the token is bound to, or the token is not bound although it must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,18 +33,23 @@ pub enum BindingFault {
 impl BindingFault {
     /// A short name for logs and metrics.
     pub fn label(self) -> &'static str {
+        self.label_value().text
+    }
+
+    /// Its label, with the text for the reference.
+    pub fn label_value(self) -> &'static LabelValue {
         match self {
-            Self::Confirmation => "cnf_invalid",
-            Self::KeyBoundAsBearer => "dpop_bound_as_bearer",
-            Self::NotKeyBound => "dpop_not_bound",
-            Self::SeveralProofs => "dpop_several_proofs",
-            Self::NoProof => "dpop_no_proof",
-            Self::Proof(_) => "dpop_proof_invalid",
-            Self::OtherKey => "dpop_other_key",
-            Self::Replayed => "dpop_replayed",
-            Self::NotCertificateBound => "certificate_not_bound",
-            Self::NoCertificate => "certificate_missing",
-            Self::OtherCertificate => "certificate_other",
+            Self::Confirmation => &labels::CNF_INVALID,
+            Self::KeyBoundAsBearer => &labels::DPOP_BOUND_AS_BEARER,
+            Self::NotKeyBound => &labels::DPOP_NOT_BOUND,
+            Self::SeveralProofs => &labels::DPOP_SEVERAL_PROOFS,
+            Self::NoProof => &labels::DPOP_NO_PROOF,
+            Self::Proof(_) => &labels::DPOP_PROOF_INVALID,
+            Self::OtherKey => &labels::DPOP_OTHER_KEY,
+            Self::Replayed => &labels::DPOP_REPLAYED,
+            Self::NotCertificateBound => &labels::CERTIFICATE_NOT_BOUND,
+            Self::NoCertificate => &labels::CERTIFICATE_MISSING,
+            Self::OtherCertificate => &labels::CERTIFICATE_OTHER,
         }
     }
 
@@ -106,19 +112,24 @@ pub enum ProofDefect {
 impl ProofDefect {
     /// A short name for the log.
     pub fn label(self) -> &'static str {
+        self.label_value().text
+    }
+
+    /// Its label, with the text for the reference.
+    pub fn label_value(self) -> &'static LabelValue {
         match self {
-            Self::Size => "size",
-            Self::Form => "form",
-            Self::Header => "header",
-            Self::Type => "typ",
-            Self::Algorithm => "alg",
-            Self::Key => "jwk",
-            Self::Claims => "claims",
-            Self::Method => "htm",
-            Self::Target => "htu",
-            Self::IssuedAt => "iat",
-            Self::Token => "ath",
-            Self::Signature => "signature",
+            Self::Size => &labels::PROOF_SIZE,
+            Self::Form => &labels::PROOF_FORM,
+            Self::Header => &labels::PROOF_HEADER,
+            Self::Type => &labels::PROOF_TYPE,
+            Self::Algorithm => &labels::PROOF_ALGORITHM,
+            Self::Key => &labels::PROOF_KEY,
+            Self::Claims => &labels::PROOF_CLAIMS,
+            Self::Method => &labels::PROOF_METHOD,
+            Self::Target => &labels::PROOF_TARGET,
+            Self::IssuedAt => &labels::PROOF_ISSUED_AT,
+            Self::Token => &labels::PROOF_TOKEN,
+            Self::Signature => &labels::PROOF_SIGNATURE,
         }
     }
 }

@@ -47,16 +47,6 @@ pub enum ResponseBodyError {
     Timeout,
 }
 
-impl ResponseBodyError {
-    /// A label for logs and metrics.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Http1(_) | Self::Http2(_) | Self::Reset => "upstream_cut",
-            Self::Timeout => "upstream_silent",
-        }
-    }
-}
-
 #[expect(
     clippy::large_enum_variant,
     reason = "most go straight, and a box would be one more allocation for each of them"

@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use authgate_core::label_value::LabelValue;
+
 use crate::fetch::FetchError;
 use crate::fetch::discovery::DiscoveryError;
+use crate::labels;
 
 /// Why a fetch has brought no keys.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,13 +39,13 @@ pub enum FetchProblem {
 }
 
 impl FetchProblem {
-    /// A short name for metrics.
-    pub fn label(&self) -> &'static str {
+    /// Its label, with the text for the reference.
+    pub fn label_value(&self) -> &'static LabelValue {
         match self {
-            Self::Fetch { error, .. } => error.label(),
-            Self::Discovery(_) | Self::NoSet(_) => "discovery",
-            Self::Set { .. } => "set",
-            Self::Panicked(_) => "panicked",
+            Self::Fetch { error, .. } => error.label_value(),
+            Self::Discovery(_) | Self::NoSet(_) => &labels::FETCH_DISCOVERY,
+            Self::Set { .. } => &labels::FETCH_SET,
+            Self::Panicked(_) => &labels::FETCH_PANICKED,
         }
     }
 }
@@ -67,11 +70,16 @@ pub enum KeysError {
 impl KeysError {
     /// A short name for logs and metrics.
     pub fn label(&self) -> &'static str {
+        self.label_value().text
+    }
+
+    /// Its label, with the text for the reference.
+    pub fn label_value(&self) -> &'static LabelValue {
         match self {
-            Self::NotYet(_) => "keys_missing",
-            Self::TooOld(_) => "keys_too_old",
-            Self::FetchFailed(_) => "keys_fetch_failed",
-            Self::Timeout(_) => "keys_timeout",
+            Self::NotYet(_) => &labels::KEYS_MISSING,
+            Self::TooOld(_) => &labels::KEYS_TOO_OLD,
+            Self::FetchFailed(_) => &labels::KEYS_FETCH_FAILED,
+            Self::Timeout(_) => &labels::KEYS_TIMEOUT,
         }
     }
 }

@@ -17,6 +17,7 @@ use super::settings::RemoteKeys;
 use super::state::{Confirmed, KeySourceStatus, KeyState, KnownKeys};
 use crate::dependencies::{ChangeCounters, Dependencies, StoreItem};
 use crate::keys::SkippedKey;
+use crate::labels;
 use crate::metrics::{KeySourceMetrics, ObservedKeySource};
 
 /// The keys of one issuer, fetched by one task for all workers. It lives as long as a configuration has these settings.
@@ -321,8 +322,8 @@ impl Inner {
             None => Err(FetchProblem::Panicked("no task".to_owned())),
         };
         self.metrics.record_fetch(match &fetched {
-            Ok(_) => "ok",
-            Err(problem) => problem.label(),
+            Ok(_) => &labels::FETCH_OK,
+            Err(problem) => problem.label_value(),
         });
         match fetched {
             Ok((keys, max_age)) => self.succeeded(began, keys, max_age),
