@@ -50,7 +50,7 @@ authgate_core::table! {
         .action("Often too many cookies. Remove them, or raise `server.limits.header_bytes`.");
     NO_ROUTE = LabelValue::new("no_route", "No route has this host, path and method.")
         .status("404")
-        .action("`authgate explain` prints how a request is routed.");
+        .action("Add a route, or correct the path. `authgate token show --route` and `authgate jwt inspect --route` print the route of a path.");
     METHOD_NOT_ALLOWED = LabelValue::new("method_not_allowed", "Routes have the path, and none of them lists the method.")
         .status("405")
         .action("Add the method to `methods` of the route, if it is meant to be open.");
