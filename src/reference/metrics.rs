@@ -10,7 +10,7 @@ use crate::telemetry::metrics::table::GROUPS;
 const INTRODUCTION: &str = "\
 # Metrics
 
-`/metrics` of the [admin listener](../operations.md#probes-and-metrics) has these metrics, in Prometheus text format 0.0.4, or in OpenMetrics 1.0 where
+`/metrics` of the [admin listener](../operations/monitor.md) has these metrics, in Prometheus text format 0.0.4, or in OpenMetrics 1.0 where
 `Accept` prefers it. No label holds a user, a token or a path: labels are names of the configuration, or have one of a fixed list of values.
 A series appears when it is first counted, unless the page says otherwise. A histogram has the series `_bucket`, `_sum` and `_count`.
 ";

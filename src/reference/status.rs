@@ -12,7 +12,7 @@ use crate::control::status::document::Status;
 const INTRODUCTION: &str = "\
 # /status.json
 
-`GET /status.json` of the [admin listener](../operations.md#probes-and-metrics) returns the state of the process. Later versions may add members, and remove
+`GET /status.json` of the [admin listener](../operations/monitor.md) returns the state of the process. Later versions may add members, and remove
 none. Times are in UTC (RFC 3339). There is no secret in it: no login at a store, no token, no key. `[]` is an element of a list.
 ";
 

@@ -166,7 +166,7 @@ fn every_metric_is_in_the_reference() {
 
 #[test]
 fn every_metric_of_an_alert_rule_is_in_the_reference() {
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations/monitor.md")).unwrap();
     let reference = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/metrics.md")).unwrap();
     let rules: Vec<&str> = page
         .lines()

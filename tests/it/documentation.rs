@@ -14,14 +14,14 @@ use crate::harness::pki::Pki;
 use crate::harness::program::authgate;
 
 /// A Markdown file of the project.
-struct Page {
+pub struct Page {
     /// Relative to the root of the project.
-    path: PathBuf,
+    pub path: PathBuf,
     text: String,
 }
 
 /// Every Markdown file of the project.
-fn pages() -> Vec<Page> {
+pub fn pages() -> Vec<Page> {
     let mut pages = Vec::new();
     collect(Path::new(""), &mut pages);
     pages
@@ -44,12 +44,12 @@ fn collect(folder: &Path, pages: &mut Vec<Page>) {
 }
 
 impl Page {
-    fn events(&self) -> impl Iterator<Item = Event<'_>> {
+    pub fn events(&self) -> impl Iterator<Item = Event<'_>> {
         Parser::new_ext(&self.text, Options::ENABLE_TABLES)
     }
 
     /// The code blocks, each with its info string.
-    fn blocks(&self) -> Vec<(String, String)> {
+    pub fn blocks(&self) -> Vec<(String, String)> {
         let mut blocks = Vec::new();
         let mut open: Option<(String, String)> = None;
         for event in self.events() {

@@ -40,6 +40,7 @@ mod django_site;
 mod django_source;
 mod django_triggers;
 mod documentation;
+mod documented_commands;
 mod dpop;
 mod drain;
 mod embedded_store;

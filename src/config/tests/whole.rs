@@ -166,7 +166,7 @@ fn absent_keys_have_their_documented_defaults() {
 #[test]
 fn the_manual_states_these_defaults() {
     let manual = concat!(
-        include_str!("../../../docs/operations.md"),
+        include_str!("../../../docs/operations/monitor.md"),
         include_str!("../../../docs/operations/cache.md"),
         include_str!("../../../docs/operations/upstreams.md"),
         include_str!("../../../docs/operations/bodies.md"),
