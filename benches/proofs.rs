@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use authgate::config::defaults;
+use authgate::config;
 use authgate_auth::cache::OnOutage;
 use authgate_auth::jwt::keys::{Algorithm, VerificationKey};
 use authgate_auth::jwt::sign::SigningKey;
@@ -121,7 +121,7 @@ impl Gateway {
             header: AUTHORIZATION,
             scheme: AuthScheme::OneOf(vec![DPOP_SCHEME.to_owned()]),
             realm: None,
-            cache: defaults::CACHE,
+            cache: config::default_cache(),
             on_outage: OnOutage::Deny,
             kind: KindSettings::Jwt(Arc::new(JwtSettings {
                 issuers: Issuers::One(issuer),

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use authgate::config::defaults;
+use authgate::config;
 use authgate_auth::cache::CacheSettings;
 use authgate_auth::cache::OnOutage;
 use authgate_auth::jwt::keys::{Algorithm, VerificationKey};
@@ -89,7 +89,7 @@ impl Bench {
             cache: CacheSettings {
                 entries,
                 ttl: Duration::from_secs(3600),
-                ..defaults::CACHE
+                ..config::default_cache()
             },
             on_outage: OnOutage::Deny,
             kind: KindSettings::Jwt(Arc::new(jwt)),

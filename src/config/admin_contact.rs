@@ -5,7 +5,8 @@ use std::path::Path;
 use authgate_core::secret::Secret;
 use toml::de::{DeTable, DeValue};
 
-use super::{ConfigError, defaults, text_of};
+use super::keys::admin::DEFAULT_LISTEN;
+use super::{ConfigError, text_of};
 use crate::file;
 
 /// How a command reaches the admin listener, or that of the probes.
@@ -40,7 +41,7 @@ pub fn admin_contact(file: &Path) -> Result<AdminContact, ConfigError> {
             .filter_map(|address| string(address.get_ref(), folder))
             .collect(),
         Some(value) => string(value, folder).into_iter().collect(),
-        None => vec![defaults::ADMIN_LISTEN.to_string()],
+        None => vec![DEFAULT_LISTEN.to_string()],
     };
     let token = get("token").and_then(|value| string(value, folder));
     let probes = table("probes").and_then(|probes| probes.get("listen"));

@@ -3,8 +3,8 @@
 mod admin_contact;
 mod change;
 mod check;
-pub mod defaults;
 mod key_path;
+mod keys;
 mod mask;
 mod modes;
 mod named_file;
@@ -25,6 +25,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use authgate_auth::cache::CacheSettings;
 use authgate_auth::identity_signer::IdentitySigner;
 use authgate_auth::jwt::identity_key::IdentityKey;
 use authgate_auth::store::StoreSettings;
@@ -59,6 +60,11 @@ use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::recording::RecorderSettings;
 use crate::tls::control::ControlTlsSettings;
 use crate::{file, telemetry, tls};
+
+/// The settings of an authenticator's cache without `cache`.
+pub fn default_cache() -> CacheSettings {
+    keys::authenticators::cache::defaults()
+}
 
 /// A configuration in which every value is parsed into its type and every name refers to a table that exists.
 #[derive(Debug)]

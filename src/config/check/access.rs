@@ -10,12 +10,11 @@ use authgate_core::policy::rollout::Rollout;
 use super::answers::answers;
 use super::authenticators::Authenticators;
 use super::browsers::websocket;
-use super::identity::read_credential;
 use super::mode::rollout;
 use super::require::requirements;
-use crate::config::defaults;
+use crate::config::keys::routes as keys;
 use crate::config::modes::ErrorFormat;
-use crate::config::reader::{Item, Section, Text};
+use crate::config::reader::{Declared, Item, Section, Text};
 use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::websocket_credential::WebSocketCredential;
 
@@ -72,8 +71,8 @@ impl Access {
 
 /// Parses the keys; `None` if `authenticate` and `public` do not make a valid choice.
 pub(super) fn access(section: &mut Section<'_>, authenticators: &Authenticators) -> Option<Access> {
-    let (authenticate, public_item) = (section.take("authenticate"), section.take("public"));
-    let public = public_item.as_ref().map(Item::flag);
+    let (authenticate, public_item) = (section.take(&keys::AUTHENTICATE), section.take(&keys::PUBLIC));
+    let public = public_item.as_ref().map(|item| keys::PUBLIC.read(item));
     let keys = DependentKeys::take(section);
     let names = match (&authenticate, public) {
         (Some(item), Some(Some(true))) => {
@@ -107,36 +106,44 @@ struct DependentKeys<'c> {
     require: Option<Item<'c>>,
     websocket: Option<Item<'c>>,
     rollout: Option<Rollout>,
-    /// The names and values of those that the file has.
-    written: Vec<(&'static str, Item<'c>)>,
+    /// Those that the file has.
+    written: Vec<Item<'c>>,
 }
 
 impl<'c> DependentKeys<'c> {
     fn take(section: &mut Section<'c>) -> Self {
-        const NAMES: [&str; 6] = ["optional", "challenge", "credential", "require", "websocket", "mode"];
-        let [optional, challenge, credential, require, websocket, mode] = NAMES.map(|name| section.take(name));
-        let choices = [("first", true), ("none", false)];
-        let challenges = challenge.as_ref().and_then(|item| item.text()?.choice(&choices, &[]));
+        static KEYS: [&dyn Declared; 6] = [
+            &keys::OPTIONAL,
+            &keys::CHALLENGE,
+            &keys::CREDENTIAL,
+            &keys::REQUIRE,
+            &keys::WEBSOCKET,
+            &keys::MODE,
+        ];
+        let [optional, challenge, credential, require, websocket, mode] = KEYS.map(|key| section.take(key));
+        let is_optional = optional.as_ref().and_then(|item| keys::OPTIONAL.read(item));
         Self {
-            optional: optional.as_ref().and_then(Item::flag).unwrap_or(false),
-            challenge: challenges.unwrap_or(defaults::CHALLENGE),
-            credential: credential.as_ref().and_then(read_credential),
+            optional: is_optional.unwrap_or(false),
+            challenge: keys::CHALLENGE.read_or_default(challenge.as_ref()),
+            credential: credential.as_ref().and_then(|item| keys::CREDENTIAL.read(item)),
             require: require.clone(),
             websocket: websocket.clone(),
             rollout: mode.as_ref().and_then(|mode| rollout(mode, require.is_some())),
-            written: NAMES
+            written: [optional, challenge, credential, require, websocket, mode]
                 .into_iter()
-                .zip([optional, challenge, credential, require, websocket, mode])
-                .filter_map(|(name, item)| Some((name, item?)))
+                .flatten()
                 .collect(),
         }
     }
 
     /// The access of a public route, where none of the keys has an effect.
     fn public(self) -> Access {
-        for (name, item) in &self.written {
+        for item in &self.written {
             item.refuse(
-                format!("`{name}` has no effect on a public route, where the gateway authenticates no client"),
+                format!(
+                    "`{}` has no effect on a public route, where the gateway authenticates no client",
+                    item.name()
+                ),
                 "remove it, or write `authenticate` in place of `public`",
             );
         }
@@ -152,7 +159,10 @@ impl<'c> DependentKeys<'c> {
 
     /// The access of a route with these authenticators. Without them, the keys are only checked.
     fn authenticated(self, names: Option<Vec<Arc<str>>>, authenticators: &Authenticators) -> Option<Access> {
-        let require = self.require.and_then(|item| item.section(&[])).map(requirements);
+        let require = self
+            .require
+            .and_then(|item| item.section(&keys::require::TABLE))
+            .map(requirements);
         let authenticate = names?;
         let websocket = self
             .websocket
@@ -173,7 +183,7 @@ impl<'c> DependentKeys<'c> {
 
 fn authenticator_names(item: &Item<'_>, authenticators: &Authenticators) -> Option<Vec<Arc<str>>> {
     let mut names: Vec<Arc<str>> = Vec::new();
-    for item in item.non_empty_list("authenticate = [\"token\"]")? {
+    for item in item.non_empty_list(&keys::AUTHENTICATE)? {
         let text = item.text_for("the name of an authenticator", "write its name, in quotes")?;
         let name = authenticators.names.find(&text)?;
         // An authenticator without a scheme accepts every value of its header as a key.

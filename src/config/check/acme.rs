@@ -7,16 +7,14 @@ use http::Uri;
 use super::certificates::authorities;
 use super::route_match::is_host;
 use crate::acme::AcmeSettings;
-use crate::config::defaults;
+use crate::config::keys::tls::acme as keys;
 use crate::config::reader::{Item, Section};
-
-const DOMAINS: &str = "domains = [\"api.example.com\"]";
 
 /// The parsed table. Whether there are listeners for HTTP-01 is decided by the caller.
 pub(super) fn acme(mut section: Section<'_>) -> Option<AcmeSettings> {
     let list = section
-        .require("domains", DOMAINS)
-        .and_then(|item| item.non_empty_list(DOMAINS))
+        .require(&keys::DOMAINS)
+        .and_then(|item| item.non_empty_list(&keys::DOMAINS))
         .unwrap_or_default();
     let mut domains = Vec::new();
     for item in &list {
@@ -26,16 +24,16 @@ pub(super) fn acme(mut section: Section<'_>) -> Option<AcmeSettings> {
         }
         domains.push(name);
     }
-    let email = section.take("email").and_then(|item| email(&item));
-    let directory = section.take("directory").and_then(|item| directory(&item));
-    let ca = section.take("ca").and_then(|item| authorities(&item));
-    let store = section.take("store").and_then(|item| store(&item));
+    let email = section.take(&keys::EMAIL).and_then(|item| email(&item));
+    let directory = section.take(&keys::DIRECTORY).and_then(|item| directory(&item));
+    let ca = section.take(&keys::CA).and_then(|item| authorities(&item));
+    let store = section.take(&keys::STORE).and_then(|item| store(&item));
     Some(AcmeSettings {
         domains,
         email,
-        directory: directory.unwrap_or_else(|| defaults::ACME_DIRECTORY.to_owned()),
+        directory: directory.unwrap_or_else(|| keys::DIRECTORY.default()),
         ca,
-        store: store.unwrap_or_else(|| PathBuf::from(defaults::ACME_STORE)),
+        store: store.unwrap_or_else(|| keys::STORE.default().into()),
         has_http: false,
     })
 }
@@ -76,7 +74,7 @@ fn email(item: &Item<'_>) -> Option<String> {
 fn directory(item: &Item<'_>) -> Option<String> {
     let help = format!(
         "write the https URL of an ACME directory, such as {:?}",
-        defaults::ACME_DIRECTORY
+        keys::DIRECTORY.default()
     );
     let text = item.text_for("a URL", &help)?;
     let uri = text.as_str().parse::<Uri>().ok();

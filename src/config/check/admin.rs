@@ -7,8 +7,10 @@ use authgate_http::server::address::Address;
 use super::certificates::authorities;
 use super::route_match::is_host;
 use super::server::{address, certificate_in};
+use crate::config::Admin;
+use crate::config::keys::admin as keys;
+use crate::config::keys::{self as tables};
 use crate::config::reader::{Item, Section};
-use crate::config::{Admin, defaults};
 use crate::control::token::AdminToken;
 use crate::gateway::ServerSettings;
 use crate::tls::control::ControlTlsSettings;
@@ -21,19 +23,19 @@ const TLS: &str = "tls = { chain = \"admin.pem\", key = \"admin.key\" }";
 /// `[admin]`: on by default, on loopback.
 pub(super) fn admin(root: &mut Section<'_>, server: &ServerSettings) -> Admin {
     let mut admin = Admin {
-        listen: vec![Address::Tcp(defaults::ADMIN_LISTEN)],
+        listen: vec![Address::Tcp(keys::DEFAULT_LISTEN)],
         hosts: Vec::new(),
         token: None,
         tls: None,
     };
-    let Some(mut section) = root.section("admin", &[]) else {
+    let Some(mut section) = root.section(&tables::ADMIN) else {
         return admin;
     };
-    if let Some(item) = section.take("hosts") {
-        let hosts = item.list("hosts = [\"authgate.internal\"]").unwrap_or_default();
+    if let Some(item) = section.take(&keys::HOSTS) {
+        let hosts = item.list(&keys::HOSTS).unwrap_or_default();
         admin.hosts = hosts.iter().filter_map(host).collect();
     }
-    let (token_item, tls_item) = (section.take("token"), section.take("tls"));
+    let (token_item, tls_item) = (section.take(&keys::TOKEN), section.take(&keys::TLS));
     let missing = match (&token_item, &tls_item) {
         (Some(_), Some(_)) => None,
         (None, Some(_)) => Some(("`token` is missing", format!("add `{TOKEN}`"))),
@@ -42,7 +44,7 @@ pub(super) fn admin(root: &mut Section<'_>, server: &ServerSettings) -> Admin {
     };
     admin.token = token_item.and_then(|item| token(&item));
     admin.tls = tls_item.and_then(|item| tls(&item));
-    if let Some(item) = section.take("listen") {
+    if let Some(item) = section.take(&keys::LISTEN) {
         admin.listen = addresses(&item, server, missing.as_ref());
     }
     admin
@@ -51,7 +53,7 @@ pub(super) fn admin(root: &mut Section<'_>, server: &ServerSettings) -> Admin {
 /// `listen`: one address, or several. `missing`: the keys that an address beyond loopback needs and that are not there, and the remedy.
 fn addresses(listen: &Item<'_>, server: &ServerSettings, missing: Option<&(&str, String)>) -> Vec<Address> {
     let mut addresses: Vec<Address> = Vec::new();
-    for item in listen.one_or_more("listen = \"127.0.0.1:9901\"").unwrap_or_default() {
+    for item in listen.one_or_more(&keys::LISTEN).unwrap_or_default() {
         let Some(address) = address(&item) else { continue };
         let any_port = address.tcp().is_some_and(|address| address.port() == 0);
         if !any_port && addresses.contains(&address) {
@@ -82,7 +84,7 @@ fn addresses(listen: &Item<'_>, server: &ServerSettings, missing: Option<&(&str,
 /// `token`: the secret that requests present.
 fn token(item: &Item<'_>) -> Option<AdminToken> {
     const HELP: &str = "write a random one to a file, such as `openssl rand -hex 32 > admin.token`, and name the file";
-    let token = item.secret_text()?;
+    let token = keys::TOKEN.read(item)?;
     let token = token.expose();
     if token.is_empty() {
         item.refuse("the token is empty", HELP);
@@ -104,9 +106,9 @@ fn token(item: &Item<'_>) -> Option<AdminToken> {
 
 /// `tls`: a certificate, and perhaps the authorities of the clients' certificates.
 fn tls(item: &Item<'_>) -> Option<ControlTlsSettings> {
-    let mut section = item.clone().section(&[])?;
+    let mut section = item.clone().section(&keys::tls::TABLE)?;
     let certificate = certificate_in(item, &mut section);
-    let client_ca = section.take("client_ca");
+    let client_ca = section.take(&keys::tls::CLIENT_CA);
     let client_ca = client_ca.and_then(|item| authorities(&item));
     Some(ControlTlsSettings {
         certificate: certificate?,
@@ -127,9 +129,9 @@ fn host(item: &Item<'_>) -> Option<String> {
 
 /// `[probes]`: off by default.
 pub(super) fn probes(root: &mut Section<'_>, server: &ServerSettings, admin: &Admin) -> Option<SocketAddr> {
-    let mut section = root.section("probes", &[])?;
-    let item = section.require("listen", "listen = \"0.0.0.0:9902\"")?;
-    let listen = item.address()?;
+    let mut section = root.section(&tables::PROBES)?;
+    let item = section.require(&keys::PROBES_LISTEN)?;
+    let listen = keys::PROBES_LISTEN.read(&item)?;
     for (key, others) in [("server.listen", &server.listen), ("admin.listen", &admin.listen)] {
         if listen.port() != 0 && others.contains(&Address::Tcp(listen)) {
             item.refuse(

@@ -8,18 +8,8 @@ use authgate_core::policy::{Membership, Policy};
 use http::HeaderValue;
 
 use super::authenticators::Authenticators;
-use crate::config::defaults;
 use crate::config::modes::ErrorFormat;
-use crate::config::reader::Section;
 use crate::proxy::refusal::format::{KEY_CHALLENGE, RefusalFormat, Scheme};
-
-/// `errors`.
-pub(super) fn error_format(section: &mut Section<'_>) -> ErrorFormat {
-    let formats = [("drf", ErrorFormat::Drf), ("problem", ErrorFormat::Problem)];
-    let item = section.take("errors");
-    item.and_then(|item| item.text()?.choice(&formats, &[]))
-        .unwrap_or(defaults::ERRORS)
-}
 
 /// The error responses of a route with these authenticators. `challenge` adds `WWW-Authenticate` to a 401.
 pub(super) fn answers(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use authgate_auth::token::{OnUnknown, Source, TokenSettings};
+use authgate_auth::token::{Source, TokenSettings};
 use authgate_auth::{AuthScheme, AuthenticatorSettings, KindSettings, Requirement};
 use authgate_core::outbound::identity::{ANONYMOUS, PUBLIC, UNKNOWN};
 use http::HeaderName;
@@ -15,45 +15,16 @@ use super::identity::Identities;
 use super::outage::on_outage;
 use super::stores::Stores;
 use super::{Names, absent, introspection, jwt, stores};
-use crate::config::defaults;
+use crate::config::keys::authenticators::{self as keys, Kind};
+use crate::config::keys::{self as tables};
 use crate::config::problem::Problem;
-use crate::config::reader::{Item, Section, Zero};
-
-/// Every kind of authenticator.
-const KINDS: [Kind; 3] = [
-    Kind {
-        name: "token",
-        unsupported: &[],
-        read: token,
-    },
-    Kind {
-        name: "jwt",
-        unsupported: &["discovery"],
-        read: jwt::jwt,
-    },
-    Kind {
-        name: "introspection",
-        unsupported: &["dpop", "dpop_window", "dpop_replay", "certificate_bound"],
-        read: introspection::introspection,
-    },
-];
+use crate::config::reader::{Item, Section};
 
 /// The parsed authenticators.
 #[derive(Debug)]
 pub(super) struct Authenticators {
     pub(super) names: Names,
     pub(super) settings: BTreeMap<Arc<str>, AuthenticatorSettings>,
-}
-
-/// A kind of authenticator.
-#[derive(Clone, Copy)]
-struct Kind {
-    /// The value of `kind`.
-    name: &'static str,
-    /// Keys that other versions may have.
-    unsupported: &'static [&'static str],
-    /// Reads the table.
-    read: fn(Section<'_>, Arc<str>, &Stores, &Identities) -> Option<AuthenticatorSettings>,
 }
 
 /// `asks_for_certificates`: whether the server asks its clients for certificates, which tokens may be bound to.
@@ -67,7 +38,8 @@ pub(super) fn authenticators(
         names: Names::new("authenticators", "authenticator"),
         settings: BTreeMap::new(),
     };
-    let Some(mut section) = root.section("authenticators", &[]) else {
+    let section = root.take(&tables::AUTHENTICATORS).and_then(Item::names);
+    let Some(mut section) = section else {
         return authenticators;
     };
     for named in section.take_all() {
@@ -114,19 +86,11 @@ fn authenticator(
     stores: &Stores,
     identities: &Identities,
 ) -> Option<AuthenticatorSettings> {
-    const EXAMPLE: &str = "kind = \"token\"`, `kind = \"jwt\"` or `kind = \"introspection\"";
-    let written = item.value().get("kind").and_then(|kind| kind.get_ref().as_str());
-    let unsupported = KINDS.iter().find(|kind| Some(kind.name) == written);
-    let mut section = item.section(unsupported.map_or(&[], |kind| kind.unsupported))?;
-    let kind = section
-        .require("kind", EXAMPLE)
-        .and_then(|item| item.text()?.choice(&KINDS.map(|kind| (kind.name, kind)), &[]));
-    match kind {
-        Some(kind) => (kind.read)(section, name, stores, identities),
-        None => {
-            // Without a kind, the other keys cannot be checked.
-            section.take_all();
-            None
+    match item.kind(&keys::KIND, &keys::UNKNOWN)? {
+        Kind::Token => token(item.section(&keys::TOKEN)?, name, stores, identities),
+        Kind::Jwt => jwt::jwt(item.section(&tables::jwt::TABLE)?, name, stores, identities),
+        Kind::Introspection => {
+            introspection::introspection(item.section(&tables::introspection::TABLE)?, name, stores, identities)
         }
     }
 }
@@ -137,11 +101,11 @@ fn token(
     stores: &Stores,
     identities: &Identities,
 ) -> Option<AuthenticatorSettings> {
-    let scheme_item = section.take("scheme");
+    let scheme_item = section.take(&keys::TOKEN_SCHEME);
     let header = header(&mut section, identities);
     let scheme = key_scheme(scheme_item, &header);
     let source = source(&mut section, stores);
-    let store = match section.take("store") {
+    let store = match section.take(&keys::STORE) {
         Some(item) => item.text().and_then(|text| store(&text, stores)).inspect(|store| {
             if let Some((_, source)) = &source {
                 stores.check_front(&item, store, &source.store);
@@ -159,8 +123,7 @@ fn token(
         can_fail,
         "name a store of `kind = \"redis\"` or `kind = \"django\"`",
     );
-    let on_unknown = [("refuse", OnUnknown::Refuse), ("forward", OnUnknown::Forward)];
-    let on_unknown = section.choice_or("on_unknown", &on_unknown, defaults::ON_UNKNOWN);
+    let on_unknown = section.read(&keys::ON_UNKNOWN);
     Some(AuthenticatorSettings {
         name,
         header,
@@ -178,8 +141,8 @@ fn token(
 
 /// `source` and `source_ttl`: the store behind `store`.
 fn source<'c>(section: &mut Section<'c>, stores: &Stores) -> Option<(Item<'c>, Source)> {
-    let (item, ttl_item) = (section.take("source"), section.take("source_ttl"));
-    let ttl = ttl_item.as_ref().and_then(|item| item.duration(Zero::Refused));
+    let (item, ttl_item) = (section.take(&keys::SOURCE), section.take(&keys::SOURCE_TTL));
+    let ttl = keys::SOURCE_TTL.read_or_default(ttl_item.as_ref());
     let Some(item) = item else {
         if let Some(item) = ttl_item {
             item.refuse(
@@ -195,16 +158,13 @@ fn source<'c>(section: &mut Section<'c>, stores: &Stores) -> Option<(Item<'c>, S
         text.item().refuse(message, help);
         return None;
     }
-    if section.lacks("store") {
+    if section.lacks(&keys::STORE) {
         section.report_missing(
             "`store` is missing beside `source`",
             "write `store = \"…\"` with the name of a store of `kind = \"redis\"`, which keeps what the source says",
         );
     }
-    let source = Source {
-        store: name,
-        ttl: ttl.unwrap_or(defaults::SOURCE_TTL),
-    };
+    let source = Source { store: name, ttl };
     drop(text);
     Some((item, source))
 }
@@ -260,5 +220,10 @@ fn key_scheme(item: Option<Item<'_>>, header: &HeaderName) -> AuthScheme {
         }
         return AuthScheme::None;
     }
-    AuthScheme::OneOf(read_schemes(item, defaults::TOKEN_SCHEME, str::eq_ignore_ascii_case))
+    AuthScheme::OneOf(read_schemes(
+        item,
+        &keys::TOKEN_SCHEME,
+        keys::DEFAULT_TOKEN_SCHEME,
+        str::eq_ignore_ascii_case,
+    ))
 }

@@ -1,28 +1,19 @@
 //! `dpop`, `dpop_window`, `dpop_replay` and `certificate_bound`: what requests with bound tokens must prove.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use authgate_auth::{BindingRules, DPOP_SCHEME, KindSettings, ReplayStore, Requirement};
 
 use super::stores::Stores;
-use crate::config::defaults;
-use crate::config::reader::{Section, Text, Zero};
+use crate::config::keys::issuer as keys;
+use crate::config::reader::{Section, Text};
 
 /// The word for the memory of the process.
 const LOCAL: &str = "local";
-/// The longest window: each proof is remembered for twice as long.
-const MAX_WINDOW: Duration = Duration::from_hours(1);
-
-const REQUIREMENTS: [(&str, Requirement); 3] = [
-    ("off", Requirement::Off),
-    ("accept", Requirement::Accept),
-    ("require", Requirement::Require),
-];
 
 pub(super) fn binding(section: &mut Section<'_>, stores: &Stores) -> Arc<BindingRules> {
-    let dpop = section.choice_or("dpop", &REQUIREMENTS, defaults::BINDING.dpop);
-    let (window_item, replay_item) = (section.take("dpop_window"), section.take("dpop_replay"));
+    let dpop = section.read(&keys::DPOP);
+    let (window_item, replay_item) = (section.take(&keys::DPOP_WINDOW), section.take(&keys::DPOP_REPLAY));
     if dpop == Requirement::Off {
         for item in window_item.iter().chain(&replay_item) {
             item.warn(
@@ -31,25 +22,15 @@ pub(super) fn binding(section: &mut Section<'_>, stores: &Stores) -> Arc<Binding
             );
         }
     }
-    let window = window_item.as_ref().and_then(|item| {
-        let window = item.duration(Zero::Refused)?;
-        if window > MAX_WINDOW {
-            item.refuse(
-                "a proof could be used for too long: the window is at most 1h",
-                "write `dpop_window = \"60s\"`",
-            );
-        }
-        Some(window)
-    });
     let replay = replay_item.and_then(|item| {
         let text = item.text_for("the name of a store", "write the name of a Redis store, or \"local\"")?;
         replay_store(&text, stores)
     });
     Arc::new(BindingRules {
         dpop,
-        window: window.unwrap_or(defaults::BINDING.window),
-        replay: replay.unwrap_or(defaults::BINDING.replay),
-        certificate_bound: section.choice_or("certificate_bound", &REQUIREMENTS, defaults::BINDING.certificate_bound),
+        window: keys::DPOP_WINDOW.read_or_default(window_item.as_ref()),
+        replay: replay.unwrap_or(ReplayStore::Local),
+        certificate_bound: section.read(&keys::CERTIFICATE_BOUND),
         ..BindingRules::OFF
     })
 }

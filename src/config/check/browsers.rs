@@ -6,19 +6,17 @@ use authgate_auth::AuthenticatorSettings;
 use http::{HeaderName, HeaderValue};
 
 use super::authenticators::Authenticators;
-use crate::config::defaults;
-use crate::config::reader::{Item, Section, Text, is_token_byte};
+use crate::config::keys::routes::{cors as cors_keys, websocket as websocket_keys};
+use crate::config::reader::{Declared, Item, Key, Raw, Section, Text, is_token_byte};
 use crate::proxy::cors::{Cors, OriginList, Origins};
 use crate::proxy::websocket_credential::WebSocketCredential;
 
-const EXAMPLE: &str = "origins = [\"https://app.example.com\"]";
-
 /// `cors`.
 pub(super) fn cors(mut section: Section<'_>) -> Option<Cors> {
-    let credentials = section.flag_or("credentials", false);
-    section.choice_or("preflight", &[("forward", ())], ());
+    let credentials = section.read(&cors_keys::CREDENTIALS);
+    section.read(&cors_keys::PREFLIGHT);
     let mut any = false;
-    let listed = origins(&mut section, |wildcard| {
+    let listed = origins(&mut section, &cors_keys::ORIGINS, |wildcard| {
         if credentials {
             wildcard.refuse(
                 "would let every website read responses with the cookies of its visitors",
@@ -37,15 +35,15 @@ pub(super) fn websocket(
     names: &[Arc<str>],
     authenticators: &Authenticators,
 ) -> Option<WebSocketCredential> {
-    let mut section = item.section(&[])?;
-    let origins = origins(&mut section, |wildcard| {
+    let mut section = item.section(&websocket_keys::TABLE)?;
+    let origins = origins(&mut section, &websocket_keys::ORIGINS, |wildcard| {
         wildcard.refuse(
             "would let every website open a WebSocket as its visitor",
             "list the origins of your own applications",
         );
     });
-    let subprotocol = section.flag_or("subprotocol", false);
-    let cookie_item = section.take("cookie");
+    let subprotocol = section.read(&websocket_keys::SUBPROTOCOL);
+    let cookie_item = section.take(&websocket_keys::COOKIE);
     if !subprotocol && cookie_item.is_none() {
         section.report_missing(
             "neither `subprotocol` nor `cookie` is set: pages have no way to send a credential",
@@ -53,9 +51,9 @@ pub(super) fn websocket(
         );
     }
     let cookie = cookie_item.and_then(|item| cookie(&item));
-    let scheme_item = section.take("scheme");
+    let scheme_item = section.take(&websocket_keys::SCHEME);
     let scheme = match &scheme_item {
-        None => defaults::JWT_SCHEME.to_owned(),
+        None => websocket_keys::SCHEME.default(),
         Some(item) if item.value().as_str() == Some("") => String::new(),
         Some(item) => item.scheme()?.as_str().to_owned(),
     };
@@ -98,10 +96,14 @@ fn header_for_scheme(authenticator: &AuthenticatorSettings, scheme: &str) -> Opt
 }
 
 /// `origins`; the caller decides whether `"*"` is allowed.
-fn origins(section: &mut Section<'_>, mut on_wildcard: impl FnMut(&Text<'_>)) -> Option<OriginList> {
+fn origins(
+    section: &mut Section<'_>,
+    key: &'static Key<Raw>,
+    mut on_wildcard: impl FnMut(&Text<'_>),
+) -> Option<OriginList> {
     let mut listed = Vec::new();
-    for item in section.require("origins", EXAMPLE)?.non_empty_list(EXAMPLE)? {
-        let text = item.text_for("an origin", &format!("write `{EXAMPLE}`"))?;
+    for item in section.require(key)?.non_empty_list(key)? {
+        let text = item.text_for("an origin", &key.missing_help())?;
         match text.as_str() {
             "*" => on_wildcard(&text),
             origin if is_origin(origin) => listed.extend(HeaderValue::from_str(origin).ok()),

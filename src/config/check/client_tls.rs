@@ -6,7 +6,8 @@ use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 
 use super::certificates::{self, authorities};
-use crate::config::reader::{Item, Section};
+use crate::config::keys::tls as keys;
+use crate::config::reader::{Item, Key, Section, Sub};
 use crate::tls::client::{self, ClientTlsSettings};
 
 /// The configuration of TLS to a server.
@@ -18,10 +19,15 @@ pub(super) struct ClientTls {
     pub(super) server_name: Option<ServerName<'static>>,
 }
 
-/// Takes `tls` of `parent`: `ca`, `cert`, `key` and `server_name`, all of them optional. `is_used`: a server is reached with TLS. Otherwise
+/// Takes `key`, the `tls` of `parent`: `ca`, `cert`, `key` and `server_name`, all of them optional. `is_used`: a server is reached with TLS. Otherwise
 /// the table is an error; `unused` is what is wrong, and what to write instead.
-pub(super) fn client_tls(parent: &mut Section<'_>, is_used: bool, unused: (&str, &str)) -> Option<ClientTls> {
-    let item = parent.take("tls");
+pub(super) fn client_tls(
+    parent: &mut Section<'_>,
+    key: &'static Key<Sub>,
+    is_used: bool,
+    unused: (&str, &str),
+) -> Option<ClientTls> {
+    let item = parent.take(key);
     if !is_used {
         if let Some(item) = item {
             let (problem, help) = unused;
@@ -31,10 +37,10 @@ pub(super) fn client_tls(parent: &mut Section<'_>, is_used: bool, unused: (&str,
     }
     let (mut settings, mut server_name) = (ClientTlsSettings::default(), None);
     if let Some(item) = item {
-        let mut section = item.section(&[])?;
-        settings.ca = section.take("ca").and_then(|item| authorities(&item));
-        server_name = section.take("server_name").and_then(|item| name(&item));
-        let (cert, key) = (section.take("cert"), section.take("key"));
+        let mut section = item.section(&keys::CLIENT)?;
+        settings.ca = section.take(&keys::CLIENT_CA).and_then(|item| authorities(&item));
+        server_name = section.take(&keys::SERVER_NAME).and_then(|item| name(&item));
+        let (cert, key) = (section.take(&keys::CLIENT_CERT), section.take(&keys::CLIENT_KEY));
         match (&cert, &key) {
             (Some(cert), Some(key)) => match client::load_identity(&cert.path()?, &key.path()?) {
                 Ok(identity) => {

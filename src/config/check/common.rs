@@ -9,23 +9,25 @@ use authgate_core::outbound::identity::OPAQUE_SCHEME;
 use http::HeaderName;
 
 use super::identity::Identities;
-use crate::config::defaults;
-use crate::config::reader::{Item, Section, Zero, fold};
-
-/// A cache allocates room for all its entries at once, so their number is limited.
-const MAX_ENTRIES: u64 = 50_000_000;
+use crate::config::keys::authenticators::{self as keys, cache};
+use crate::config::reader::{Declared, Item, Key, Raw, Section, fold};
 
 /// `scheme`: one, or several of which the first is used in the challenge. `same` compares schemes as requests do.
-pub(super) fn schemes(section: &mut Section<'_>, default: &str, same: impl Fn(&str, &str) -> bool) -> Vec<String> {
-    read_schemes(section.take("scheme"), default, same)
+pub(super) fn schemes(section: &mut Section<'_>, same: impl Fn(&str, &str) -> bool) -> Vec<String> {
+    read_schemes(section.take(&keys::SCHEMES), &keys::SCHEMES, keys::DEFAULT_SCHEME, same)
 }
 
-pub(super) fn read_schemes(item: Option<Item<'_>>, default: &str, same: impl Fn(&str, &str) -> bool) -> Vec<String> {
+pub(super) fn read_schemes(
+    item: Option<Item<'_>>,
+    key: &dyn Declared,
+    default: &str,
+    same: impl Fn(&str, &str) -> bool,
+) -> Vec<String> {
     let mut schemes: Vec<String> = Vec::new();
     let Some(item) = item else {
         return vec![default.to_owned()];
     };
-    for item in item.one_or_more(&format!("scheme = {default:?}")).unwrap_or_default() {
+    for item in item.one_or_more(key).unwrap_or_default() {
         let Some(scheme) = item.scheme() else { continue };
         if schemes.iter().any(|before| same(before, scheme.as_str())) {
             scheme.refuse("is listed twice", "remove one of them");
@@ -43,23 +45,18 @@ pub(super) fn read_schemes(item: Option<Item<'_>>, default: &str, same: impl Fn(
 
 /// `form`: the form of the credentials that are read.
 pub(super) fn form<'c>(section: &mut Section<'c>) -> (Option<Item<'c>>, CredentialForm) {
-    let forms = [
-        ("any", CredentialForm::Any),
-        ("jwt", CredentialForm::Jwt),
-        ("opaque", CredentialForm::Opaque),
-    ];
-    let item = section.take("form");
-    let form = item.as_ref().and_then(|item| item.text()?.choice(&forms, &[]));
-    (item, form.unwrap_or(defaults::FORM))
+    let item = section.take(&keys::FORM);
+    let form = keys::FORM.read_or_default(item.as_ref());
+    (item, form)
 }
 
 /// `header`: the header of the credential. It cannot also be an identity header.
 pub(super) fn header(section: &mut Section<'_>, identities: &Identities) -> HeaderName {
-    let Some(item) = section.take("header") else {
-        return defaults::CREDENTIAL_HEADER;
+    let Some(item) = section.take(&keys::HEADER) else {
+        return keys::HEADER.default();
     };
-    let Some(header) = item.header_name() else {
-        return defaults::CREDENTIAL_HEADER;
+    let Some(header) = keys::HEADER.read(&item) else {
+        return keys::HEADER.default();
     };
     let folded = fold(header.as_str());
     let signed = identities.signed_headers.get(&folded).map(|(_, span)| span);
@@ -74,29 +71,28 @@ pub(super) fn header(section: &mut Section<'_>, identities: &Identities) -> Head
 
 /// `cache`: the sizes and lifetimes of cached results.
 pub(super) fn cache(section: &mut Section<'_>) -> CacheSettings {
-    let default = defaults::CACHE;
-    let Some(mut section) = section.section("cache", &[]) else {
-        return default;
+    let Some(mut section) = section.section(&keys::CACHE) else {
+        return cache::defaults();
     };
     CacheSettings {
-        entries: section.count_or("entries", (0, MAX_ENTRIES), default.entries),
-        ttl: section.duration_or("ttl", Zero::Allowed, default.ttl),
-        negative_entries: section.count_or("negative_entries", (0, MAX_ENTRIES), default.negative_entries),
-        negative_ttl: section.duration_or("negative_ttl", Zero::Allowed, default.negative_ttl),
+        entries: section.read(&cache::ENTRIES),
+        ttl: section.read(&cache::TTL),
+        negative_entries: section.read(&cache::NEGATIVE_ENTRIES),
+        negative_ttl: section.read(&cache::NEGATIVE_TTL),
     }
 }
 
 /// `digest`: the digests by which the store's tokens are keyed.
-pub(super) fn digests(section: &mut Section<'_>, default: Digests) -> Digests {
-    let Some(item) = section.take("digest") else {
+pub(super) fn digests(section: &mut Section<'_>, key: &'static Key<Raw>, default: Digests) -> Digests {
+    let Some(item) = section.take(key) else {
         return default;
     };
-    let Some(items) = item.one_or_more("digest = [\"sha256\"]") else {
+    let Some(items) = item.one_or_more(key) else {
         return default;
     };
     let kinds: Vec<DigestKind> = items
         .iter()
-        .filter_map(|item| item.text()?.choice(&DigestKind::NAMED, &[]))
+        .filter_map(|item| item.text()?.choice(&DigestKind::NAMED))
         .collect();
     let digests = Digests::new(&kinds);
     if digests.is_none() && kinds.len() == items.len() {

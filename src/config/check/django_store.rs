@@ -6,31 +6,22 @@ use authgate_auth::store::django::{
 use authgate_auth::store::{DigestKind, Digests};
 
 use super::common::digests;
-use crate::config::defaults;
-use crate::config::reader::{Item, Section, Text, Zero};
-
-/// Each connection is a process or a thread of the database.
-const MAX_CONNECTIONS: u64 = 1000;
+use crate::config::keys::django::users::{self as user_keys, groups as group_keys};
+use crate::config::keys::django::{self as keys, MODELS, Model, tokens as token_keys};
+use crate::config::keys::stores::DEFAULT_DIGEST;
+use crate::config::reader::{Item, Key, Raw, Section, Text};
 
 pub(super) fn django(mut section: Section<'_>) -> Option<DjangoSettings> {
-    let url = section
-        .require("url", "url = \"postgres://authgate@db/app\"")
-        .and_then(|item| item.text());
+    let url = section.require(&keys::URL).and_then(|item| item.text());
     let endpoint = url.as_ref().and_then(endpoint);
-    let tokens = tokens(section.take("tokens"));
+    let tokens = tokens(section.take(&keys::TOKENS));
     let digests = key_digests(&mut section, tokens.as_ref());
     let (users, members) = users(&mut section);
     let groups = groups(&mut section, &users, members);
-    let timeout = section.duration_or("timeout", Zero::Refused, defaults::DJANGO_TIMEOUT);
-    let connections_item = section.take("connections");
-    let connections = connections_item
-        .as_ref()
-        .and_then(|item| item.count(1..=MAX_CONNECTIONS))
-        .map_or(defaults::DJANGO_CONNECTIONS, |count| {
-            usize::try_from(count).unwrap_or(usize::MAX)
-        });
-    let choices = [("notify", Invalidation::Notify), ("off", Invalidation::Off)];
-    let invalidation = section.choice_or("invalidation", &choices, defaults::DJANGO_INVALIDATION);
+    let timeout = section.read(&keys::TIMEOUT);
+    let connections_item = section.take(&keys::CONNECTIONS);
+    let connections = keys::CONNECTIONS.read_or_default(connections_item.as_ref());
+    let invalidation = section.read(&keys::INVALIDATION);
     let settings = DjangoSettings {
         endpoint: endpoint?,
         tokens: tokens?,
@@ -93,17 +84,20 @@ fn tokens(item: Option<Item<'_>>) -> Option<Option<TokenTable>> {
     };
     if !item.is_table() {
         let help = "write \"authtoken\", \"knox\", \"none\", or `{ table = \"…\", key = \"…\", user = \"…\" }`";
-        let choices = [
-            ("authtoken", Some(TokenTable::authtoken())),
-            ("knox", Some(TokenTable::knox())),
-            ("none", None),
-        ];
-        return item.text_for("the name of a token model", help)?.choice(&choices, &[]);
+        let model = item.text_for("the name of a token model", help)?.choice(MODELS.0)?;
+        return Some(match model {
+            Model::Authtoken => Some(TokenTable::authtoken()),
+            Model::Knox => Some(TokenTable::knox()),
+            Model::None => None,
+        });
     }
-    let mut section = item.section(&[])?;
-    let table = section.require("table", "table = \"authtoken_token\"");
-    let table = table.and_then(|item| item.non_empty_text());
-    let (key, digest, expiry) = (section.take("key"), section.take("digest"), section.take("expiry"));
+    let mut section = item.section(&token_keys::TABLE)?;
+    let table = section.required(&token_keys::TABLE_NAME);
+    let (key, digest, expiry) = (
+        section.take(&token_keys::KEY),
+        section.take(&token_keys::DIGEST),
+        section.take(&token_keys::EXPIRY),
+    );
     let key = match (key, digest) {
         (Some(key), None) => {
             if let Some(expiry) = expiry {
@@ -112,11 +106,11 @@ fn tokens(item: Option<Item<'_>>) -> Option<Option<TokenTable>> {
                     "remove it, or write `digest` in place of `key` for a table like knox's",
                 );
             }
-            key.non_empty_text().map(TokenKey::Plain)
+            token_keys::KEY.read(&key).map(TokenKey::Plain)
         }
-        (None, Some(digest)) => digest.non_empty_text().map(|column| TokenKey::Digest {
+        (None, Some(digest)) => token_keys::DIGEST.read(&digest).map(|column| TokenKey::Digest {
             column,
-            expiry: expiry.and_then(|item| item.non_empty_text()),
+            expiry: expiry.and_then(|item| token_keys::EXPIRY.read(&item)),
         }),
         (Some(_), Some(digest)) => {
             digest.refuse("a table holds keys or digests, not both", "remove `key` or `digest`");
@@ -130,8 +124,8 @@ fn tokens(item: Option<Item<'_>>) -> Option<Option<TokenTable>> {
             None
         }
     };
-    let user = section.text_or("user", "user_id");
-    let created = section.take("created").and_then(|item| item.non_empty_text());
+    let user = section.read(&token_keys::USER);
+    let created = section.optional(&token_keys::CREATED);
     Some(Some(TokenTable {
         table: table?,
         key: key?,
@@ -144,53 +138,46 @@ fn tokens(item: Option<Item<'_>>) -> Option<Option<TokenTable>> {
 fn key_digests(section: &mut Section<'_>, tokens: Option<&Option<TokenTable>>) -> Digests {
     let has_digests = |tokens: &TokenTable| matches!(tokens.key, TokenKey::Digest { .. });
     if tokens.is_none_or(|tokens| tokens.as_ref().is_some_and(has_digests)) {
-        return digests(section, Digests::of_kind(DigestKind::Sha512));
+        return digests(section, &keys::DIGEST, Digests::of_kind(DigestKind::Sha512));
     }
-    if let Some(item) = section.take("digest") {
+    if let Some(item) = section.take(&keys::DIGEST) {
         item.refuse(
             "`digest` has no effect: the table of tokens holds the keys themselves",
             "remove it, or write `tokens = \"knox\"`",
         );
     }
-    defaults::DIGEST
+    DEFAULT_DIGEST
 }
 
 /// `users`, and its `groups`.
 fn users(root: &mut Section<'_>) -> (UserTable, Option<GroupTable>) {
     let defaults = UserTable::default();
-    let Some(mut section) = root.section("users", &[]) else {
+    let Some(mut section) = root.section(&keys::USERS) else {
         return (defaults, None);
     };
-    let mut required = |name, default: String| match section.take(name) {
-        Some(item) => item.non_empty_text().unwrap_or(default),
-        None => default,
-    };
-    let table = required("table", defaults.table);
-    let id = required("id", defaults.id);
-    let username = required("username", defaults.username);
+    let table = section.read(&user_keys::TABLE_NAME);
+    let id = section.read(&user_keys::ID);
+    let username = section.read(&user_keys::USERNAME);
     // A model without the field is `false`.
-    let mut optional = |name, default: Option<String>| match section.take(name) {
+    let mut optional = |key: &'static Key<Raw>, default: Option<String>| match section.take(key) {
         Some(item) if item.is_false() => None,
         Some(item) => item.non_empty_text(),
         None => default,
     };
-    let email = optional("email", defaults.email);
-    let active = optional("active", defaults.active);
-    let password = optional("password", defaults.password);
+    let email = optional(&user_keys::EMAIL, defaults.email);
+    let active = optional(&user_keys::ACTIVE, defaults.active);
+    let password = optional(&user_keys::PASSWORD, defaults.password);
     let mut attributes = Vec::new();
-    if let Some(mut section) = section.section("attributes", &[]) {
+    if let Some(mut section) = section.take(&user_keys::ATTRIBUTES).and_then(Item::names) {
         for named in section.take_all() {
             let column = named.item.non_empty_text();
             attributes.extend(column.map(|column| (named.name.to_owned(), column)));
         }
     }
-    let members = section.section("groups", &[]).and_then(|mut section| {
-        let table = section.require("table", "table = \"auth_user_groups\"");
-        let user = section.take("column").and_then(|item| item.non_empty_text());
-        Some(GroupTable {
-            members: table?.non_empty_text()?,
-            user,
-        })
+    let members = section.section(&user_keys::GROUPS).and_then(|mut section| {
+        let table = section.required(&group_keys::TABLE_NAME);
+        let user = section.optional(&group_keys::COLUMN);
+        Some(GroupTable { members: table?, user })
     });
     let users = UserTable {
         table,
@@ -206,17 +193,13 @@ fn users(root: &mut Section<'_>) -> (UserTable, Option<GroupTable>) {
 }
 
 fn groups(section: &mut Section<'_>, users: &UserTable, members: Option<GroupTable>) -> Option<GroupTable> {
-    let item = section.take("groups");
-    let read = item.as_ref().and_then(|item| {
-        let choices = [("auth", true), ("none", false)];
-        item.text()?.choice(&choices, &[])
-    });
-    if let (Some(false), Some(item), Some(_)) = (read, &item, &members) {
+    let item = section.take(&keys::GROUPS);
+    let read = keys::GROUPS.read_or_default(item.as_ref());
+    if let (false, Some(item), Some(_)) = (read, &item, &members) {
         item.refuse(
             "`users.groups` has no effect beside `groups = \"none\"`",
             "remove one of them",
         );
     }
-    read.unwrap_or(true)
-        .then(|| members.unwrap_or_else(|| GroupTable::of(users)))
+    read.then(|| members.unwrap_or_else(|| GroupTable::of(users)))
 }

@@ -11,7 +11,8 @@ use http::HeaderName;
 
 use super::signed::{Signed, WrittenKey, signed};
 use super::value_source::source;
-use crate::config::defaults;
+use crate::config::keys::identity as keys;
+use crate::config::keys::{self as tables};
 use crate::config::problem::Problem;
 use crate::config::reader::{Item, Section, fold, header_name, is_connection_specific, is_token_byte};
 
@@ -80,7 +81,7 @@ impl Identities {
         let (settings, audience) = match own {
             None => (self.common.clone(), None),
             Some(mut section) => {
-                let audience = section.take("audience");
+                let audience = section.take(&keys::AUDIENCE);
                 let common = &self.tables[self.common.table];
                 let defaults = TableDefaults {
                     headers: common.headers().to_vec(),
@@ -129,7 +130,7 @@ impl Identities {
     }
 
     fn read(&mut self, mut section: Section<'_>, defaults: TableDefaults) -> TableSettings {
-        let headers = match section.take("headers") {
+        let headers = match section.take(&keys::HEADERS) {
             Some(item) => {
                 let mut written = HashMap::new();
                 let headers = read_headers(item, &mut written, &mut self.names);
@@ -138,18 +139,16 @@ impl Identities {
             }
             None => defaults.headers,
         };
-        let encodings = [("percent", Encoding::Percent), ("utf8", Encoding::Utf8)];
-        let encoding = section.choice_or("encoding", &encodings, defaults.encoding);
-        let credential = section
-            .take("credential")
-            .and_then(|item| read_credential(&item))
-            .unwrap_or(defaults.credential);
+        let encoding = section.take(&keys::ENCODING);
+        let encoding = encoding.and_then(|item| keys::ENCODING.read(&item));
+        let credential = section.take(&keys::CREDENTIAL);
+        let credential = credential.and_then(|item| keys::CREDENTIAL.read(&item));
         let strip = section
-            .take("strip")
-            .and_then(|item| item.list("strip = [\"X-Internal-Role\"]"))
+            .take(&keys::STRIP)
+            .and_then(|item| item.list(&keys::STRIP))
             .unwrap_or_default();
         self.strip.extend(strip.iter().filter_map(stripped));
-        let signed = match section.take("signed") {
+        let signed = match section.take(&keys::SIGNED) {
             None => defaults.signed,
             Some(item) => {
                 let signed = signed(item, &mut self.published, &mut self.names);
@@ -161,8 +160,8 @@ impl Identities {
             }
         };
         TableSettings {
-            table: self.tables.add(headers, encoding),
-            credential,
+            table: self.tables.add(headers, encoding.unwrap_or(defaults.encoding)),
+            credential: credential.unwrap_or(defaults.credential),
             signed,
         }
     }
@@ -178,43 +177,25 @@ pub(super) fn identities(root: &mut Section<'_>) -> Identities {
         signed_headers: HashMap::new(),
         common: TableSettings {
             table: tables.next_id(),
-            credential: defaults::CREDENTIAL,
+            credential: keys::CREDENTIAL.default(),
             signed: None,
         },
         tables,
         upstreams: BTreeMap::new(),
     };
     let defaults = TableDefaults {
-        headers: defaults::identity_headers(),
-        encoding: defaults::ENCODING,
-        credential: defaults::CREDENTIAL,
+        headers: keys::default_headers(),
+        encoding: keys::ENCODING.default(),
+        credential: keys::CREDENTIAL.default(),
         signed: None,
     };
-    match root.section("identity", &[]) {
-        Some(mut section) => {
-            if let Some(item) = section.take("audience") {
-                item.refuse(
-                    "`audience` belongs to one upstream, so that an application refuses the identities of another one",
-                    "write it in `[upstreams.NAME.identity]`; without it, the audience is the name of the upstream",
-                );
-            }
-            identities.common = identities.read(section, defaults);
-        }
+    match root.section(&tables::IDENTITY) {
+        Some(section) => identities.common = identities.read(section, defaults),
         None => {
             identities.tables.add(defaults.headers, defaults.encoding);
         }
     }
     identities
-}
-
-/// `credential`: whether the credential's header is replaced, kept or removed.
-pub(super) fn read_credential(item: &Item<'_>) -> Option<CredentialMode> {
-    let modes = [
-        ("opaque", CredentialMode::Opaque),
-        ("keep", CredentialMode::Keep),
-        ("remove", CredentialMode::Remove),
-    ];
-    item.text()?.choice(&modes, &[])
 }
 
 fn read_headers(
@@ -223,7 +204,7 @@ fn read_headers(
     names: &mut Vec<Box<str>>,
 ) -> Vec<(HeaderName, ValueSource)> {
     let mut headers = Vec::new();
-    let Some(mut section) = item.section(&[]) else {
+    let Some(mut section) = item.names() else {
         return headers;
     };
     for named in section.take_all() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use authgate_auth::introspection::{
-    ClientAuthentication, EndpointSettings, IntrospectionClient, IntrospectionRules, IntrospectionSettings, Location,
+    EndpointSettings, IntrospectionClient, IntrospectionRules, IntrospectionSettings, Location,
 };
 use authgate_auth::{AuthScheme, AuthenticatorSettings, KindSettings};
 
@@ -11,14 +11,14 @@ use super::binding::{add_scheme, binding};
 use super::common::{cache, form, header, schemes};
 use super::fetch;
 use super::identity::Identities;
-use super::issuer::{accepted, claim_or_false, token_bytes, user_id_claim};
+use super::issuer::{accepted, claim_or_false, user_id_claim};
 use super::jwt::{realm, revocation};
 use super::outage::on_outage;
 use super::stores::Stores;
-use crate::config::defaults;
-use crate::config::reader::{Item, Section, Zero};
-
-const CLIENT: &str = "client = { id = \"authgate\", secret = { file = \"…\" } }";
+use crate::config::keys::introspection::{self as keys, client as client_keys};
+use crate::config::keys::issuer as issuer_keys;
+use crate::config::keys::tls::PROVIDER_CA;
+use crate::config::reader::Section;
 
 pub(super) fn introspection(
     mut section: Section<'_>,
@@ -27,12 +27,12 @@ pub(super) fn introspection(
     identities: &Identities,
 ) -> Option<AuthenticatorSettings> {
     // RFC 9110, section 11.1: schemes are compared without regard to ASCII case.
-    let mut schemes = schemes(&mut section, defaults::JWT_SCHEME, str::eq_ignore_ascii_case);
+    let mut schemes = schemes(&mut section, str::eq_ignore_ascii_case);
     let (_, form) = form(&mut section);
     let header = header(&mut section, identities);
     let realm = realm(&mut section);
     let endpoint = endpoint(&mut section);
-    let token_bytes = token_bytes(&mut section);
+    let token_bytes = section.read(&issuer_keys::TOKEN_BYTES);
     let rules = rules(&mut section, stores);
     let revocation = revocation(&mut section, stores, rules.jti_claim.is_some());
     let cache = cache(&mut section);
@@ -58,7 +58,7 @@ pub(super) fn introspection(
 
 fn endpoint(section: &mut Section<'_>) -> Option<EndpointSettings> {
     let location = location(section);
-    let ca = section.take("ca");
+    let ca = section.take(&PROVIDER_CA);
     if let (Some(item), Some(Location::Url(url))) = (&ca, &location)
         && !url.is_https()
     {
@@ -68,8 +68,11 @@ fn endpoint(section: &mut Section<'_>) -> Option<EndpointSettings> {
         );
     }
     let tls = fetch::tls(section, ca.as_ref());
-    let client = section.require("client", CLIENT).and_then(client);
-    let timeout = section.duration_or("timeout", Zero::Refused, defaults::INTROSPECTION_TIMEOUT);
+    let client = section.require(&keys::CLIENT);
+    let client = client
+        .and_then(|item| item.section(&client_keys::TABLE))
+        .and_then(client_of);
+    let timeout = section.read(&keys::TIMEOUT);
     Some(EndpointSettings {
         location: location?,
         client: client?,
@@ -79,7 +82,7 @@ fn endpoint(section: &mut Section<'_>) -> Option<EndpointSettings> {
 }
 
 fn location(section: &mut Section<'_>) -> Option<Location> {
-    match (section.take("url"), section.take("discovery")) {
+    match (section.take(&keys::URL), section.take(&keys::DISCOVERY)) {
         (Some(url), None) => fetch::url(&url).map(Location::Url),
         (None, Some(issuer)) => fetch::issuer(&issuer).map(Location::Issuer),
         (Some(url), Some(issuer)) => {
@@ -97,23 +100,16 @@ fn location(section: &mut Section<'_>) -> Option<Location> {
     }
 }
 
-fn client(item: Item<'_>) -> Option<IntrospectionClient> {
-    let mut section = item.section(&[])?;
-    let id = section
-        .require("id", "id = \"authgate\"")
-        .and_then(|item| item.non_empty_text());
-    let secret = section.require("secret", "secret = { file = \"…\" }").and_then(|item| {
-        let secret = item.secret_text()?;
+fn client_of(mut section: Section<'_>) -> Option<IntrospectionClient> {
+    let id = section.required(&client_keys::ID);
+    let secret = section.require(&client_keys::SECRET).and_then(|item| {
+        let secret = client_keys::SECRET.read(&item)?;
         if secret.expose().is_empty() {
             item.refuse("the secret is empty", "write the secret of the client");
         }
         Some(secret)
     });
-    let methods = [
-        ("basic", ClientAuthentication::Basic),
-        ("post", ClientAuthentication::Post),
-    ];
-    let method = section.choice_or("method", &methods, defaults::CLIENT_METHOD);
+    let method = section.read(&client_keys::METHOD);
     Some(IntrospectionClient {
         id: id?,
         secret: secret?,
@@ -122,17 +118,17 @@ fn client(item: Item<'_>) -> Option<IntrospectionClient> {
 }
 
 fn rules(section: &mut Section<'_>, stores: &Stores) -> IntrospectionRules {
-    let jti_claim = section.take("jti_claim");
+    let jti_claim = section.take(&keys::JTI_CLAIM);
     IntrospectionRules {
-        issuer: accepted(section, "issuer"),
-        audience: accepted(section, "audience"),
-        leeway: section.duration_or("leeway", Zero::Allowed, defaults::INTROSPECTION_LEEWAY),
-        user_id_claim: user_id_claim(section, defaults::INTROSPECTION_USER_ID_CLAIM),
-        username_claim: section
-            .take("username_claim")
-            .and_then(|item| item.non_empty_text())
-            .unwrap_or_else(|| defaults::USERNAME_CLAIM.to_owned()),
-        jti_claim: claim_or_false(jti_claim.as_ref(), Some(defaults::INTROSPECTION_JTI_CLAIM.to_owned())),
+        issuer: accepted(section, &keys::ISSUER),
+        audience: accepted(section, &keys::AUDIENCE),
+        leeway: section.read(&issuer_keys::LEEWAY),
+        user_id_claim: user_id_claim(
+            section.take(&keys::USER_ID_CLAIM).as_ref(),
+            keys::USER_ID_CLAIM.default(),
+        ),
+        username_claim: section.read(&issuer_keys::USERNAME_CLAIM),
+        jti_claim: claim_or_false(jti_claim.as_ref(), Some(keys::DEFAULT_JTI_CLAIM.to_owned())),
         binding: binding(section, stores),
     }
 }

@@ -3,42 +3,13 @@
 
 use std::sync::Arc;
 
-use authgate_auth::jwt::{Issuer, KeySet, Namespace, Profile, Rules, TokenType, UserIdField, Users};
-use bytesize::ByteSize;
-
 use super::binding::binding;
 use super::keys::key_set;
 use super::remote_keys::require_issuer_and_audience;
 use super::stores::{NONE, Stores};
-use crate::config::defaults;
-use crate::config::reader::{Item, Section, Zero};
-
-/// All keys that [`issuer`] reads, and `issuer` itself. An authenticator with `issuers` has none of them.
-pub(super) const KEYS: [&str; 23] = [
-    "keys",
-    "jwks",
-    "discovery",
-    "algorithms",
-    "dpop",
-    "dpop_window",
-    "dpop_replay",
-    "certificate_bound",
-    "issuer",
-    "audience",
-    "leeway",
-    "max_lifetime",
-    "token_bytes",
-    "user_id_claim",
-    "token_type_claim",
-    "jti_claim",
-    "token_types",
-    "user_id_field",
-    "username_claim",
-    "users",
-    "check_user_is_active",
-    "check_revoke_token",
-    "revoke_token_claim",
-];
+use crate::config::keys::issuer as keys;
+use crate::config::reader::{Declared, Item, Key, Raw, Section};
+use authgate_auth::jwt::{Issuer, KeySet, Namespace, Profile, Rules, TokenType, UserIdField, Users};
 
 /// Reads the keys of an issuer, apart from its name: `names` are the accepted values of `iss`.
 pub(super) fn issuer(
@@ -49,12 +20,12 @@ pub(super) fn issuer(
     stores: &Stores,
 ) -> Option<Issuer> {
     let keys = key_set(section);
-    let audience_item = section.take("audience");
+    let audience_item = section.take(&keys::AUDIENCE);
     if let Some(KeySet::Remote(remote)) = &keys {
         require_issuer_and_audience(section, remote, &names, audience_item.as_ref());
     }
-    let rules = rules(section, profile, names, accepted_names(audience_item, "audience"));
-    let token_bytes = token_bytes(section);
+    let rules = rules(section, profile, names, accepted_names(audience_item, &keys::AUDIENCE));
+    let token_bytes = section.read(&keys::TOKEN_BYTES);
     let users = users(section, profile, stores);
     let binding = binding(section, stores);
     Some(Issuer {
@@ -67,17 +38,9 @@ pub(super) fn issuer(
     })
 }
 
-/// `token_bytes`: longer tokens are refused unread.
-pub(super) fn token_bytes(section: &mut Section<'_>) -> usize {
-    let item = section.take("token_bytes");
-    let (min, max) = (ByteSize::b(64), ByteSize::mib(1));
-    item.and_then(|item| item.size(min, max))
-        .unwrap_or(defaults::TOKEN_BYTES)
-}
-
 fn rules(section: &mut Section<'_>, profile: Profile, issuer: Vec<String>, audience: Vec<String>) -> Rules {
     let default = Rules::of(profile);
-    let token_type_item = section.take("token_type_claim");
+    let token_type_item = section.take(&keys::TOKEN_TYPE_CLAIM);
     let token_type_claim = claim_or_false(token_type_item.as_ref(), default.token_type_claim);
     if let (Some(item), None, Profile::SimpleJwt) = (&token_type_item, &token_type_claim, profile)
         && item.is_false()
@@ -90,37 +53,34 @@ fn rules(section: &mut Section<'_>, profile: Profile, issuer: Vec<String>, audie
     Rules {
         issuer,
         audience,
-        leeway: section.duration_or("leeway", Zero::Allowed, default.leeway),
-        max_lifetime: section
-            .take("max_lifetime")
-            .and_then(|item| item.duration_or_unlimited())
-            .unwrap_or(default.max_lifetime),
-        user_id_claim: user_id_claim(section, &default.user_id_claim),
+        leeway: section.read(&keys::LEEWAY),
+        max_lifetime: section.read(&keys::MAX_LIFETIME),
+        user_id_claim: user_id_claim(section.take(&keys::USER_ID_CLAIM).as_ref(), default.user_id_claim),
         token_type_claim,
-        jti_claim: claim_or_false(section.take("jti_claim").as_ref(), default.jti_claim),
+        jti_claim: claim_or_false(section.take(&keys::JTI_CLAIM).as_ref(), default.jti_claim),
         token_types: token_types(section).unwrap_or(default.token_types),
         profile,
     }
 }
 
 /// `issuer` and `audience`: one, several, or `false` to skip the check.
-pub(super) fn accepted(section: &mut Section<'_>, name: &'static str) -> Vec<String> {
-    accepted_names(section.take(name), name)
+pub(super) fn accepted(section: &mut Section<'_>, key: &'static Key<Raw>) -> Vec<String> {
+    accepted_names(section.take(key), key)
 }
 
-fn accepted_names(item: Option<Item<'_>>, name: &'static str) -> Vec<String> {
+fn accepted_names(item: Option<Item<'_>>, key: &dyn Declared) -> Vec<String> {
     let Some(item) = item.filter(|item| !item.is_false()) else {
         return Vec::new();
     };
-    let list = item.one_or_more(&format!("{name} = false` to skip this check, or `{name} = \"…\""));
+    let list = item.one_or_more(key);
     list.unwrap_or_default()
         .iter()
         .filter_map(Item::non_empty_text)
         .collect()
 }
 
-pub(super) fn user_id_claim(section: &mut Section<'_>, default: &str) -> String {
-    let written = section.take("user_id_claim").and_then(|item| {
+pub(super) fn user_id_claim(item: Option<&Item<'_>>, default: String) -> String {
+    let written = item.and_then(|item| {
         if item.is_false() {
             item.refuse(
                 "this claim is required: it names the user",
@@ -130,7 +90,7 @@ pub(super) fn user_id_claim(section: &mut Section<'_>, default: &str) -> String 
         }
         item.non_empty_text()
     });
-    written.unwrap_or_else(|| default.to_owned())
+    written.unwrap_or(default)
 }
 
 pub(super) fn claim_or_false(item: Option<&Item<'_>>, default: Option<String>) -> Option<String> {
@@ -142,14 +102,13 @@ pub(super) fn claim_or_false(item: Option<&Item<'_>>, default: Option<String>) -
 }
 
 fn token_types(section: &mut Section<'_>) -> Option<Vec<TokenType>> {
-    let list = section
-        .take("token_types")?
-        .non_empty_list("token_types = [\"access\"]")?;
+    let list = section.take(&keys::TOKEN_TYPES)?.non_empty_list(&keys::TOKEN_TYPES)?;
     let mut types: Vec<TokenType> = Vec::new();
     for item in list {
         let Some(text) = item.text() else { continue };
-        let known = [("access", TokenType::Access), ("sliding", TokenType::Sliding)];
-        let Some(kind) = text.choice(&known, &[]) else { continue };
+        let Some(kind) = text.choice(keys::TYPES.0) else {
+            continue;
+        };
         if types.contains(&kind) {
             text.refuse("is listed twice", "remove one of them");
         }
@@ -160,7 +119,7 @@ fn token_types(section: &mut Section<'_>) -> Option<Vec<TokenType>> {
 
 /// `users`, and the keys that depend on it.
 fn users(section: &mut Section<'_>, profile: Profile, stores: &Stores) -> Option<Users> {
-    let store = match (section.take("users"), profile) {
+    let store = match (section.take(&keys::USERS), profile) {
         (Some(item), _) => store_or_none(&item, stores),
         (None, Profile::Plain | Profile::Rfc9068) => Some(None),
         (None, Profile::SimpleJwt) => {
@@ -172,22 +131,15 @@ fn users(section: &mut Section<'_>, profile: Profile, stores: &Stores) -> Option
             None
         }
     };
-    let username_item = section.take("username_claim");
-    let username_claim = username_item
-        .as_ref()
-        .and_then(Item::non_empty_text)
-        .unwrap_or_else(|| defaults::USERNAME_CLAIM.to_owned());
-    let active_item = section.take("check_user_is_active");
-    let check_active = active_item.as_ref().and_then(Item::flag);
-    let revoke_item = section.take("check_revoke_token");
-    let check_revoke = revoke_item.as_ref().and_then(Item::flag).unwrap_or(false);
-    let revoke_claim = section.text_or("revoke_token_claim", defaults::REVOKE_TOKEN_CLAIM);
-    let field_item = section.take("user_id_field");
-    let fields = [("id", UserIdField::Id), ("username", UserIdField::Username)];
-    let field = field_item
-        .as_ref()
-        .and_then(|item| item.text()?.choice(&fields, &[]))
-        .unwrap_or(defaults::USER_ID_FIELD);
+    let username_item = section.take(&keys::USERNAME_CLAIM);
+    let username_claim = keys::USERNAME_CLAIM.read_or_default(username_item.as_ref());
+    let active_item = section.take(&keys::CHECK_USER_IS_ACTIVE);
+    let check_active = keys::CHECK_USER_IS_ACTIVE.read_or_default(active_item.as_ref());
+    let revoke_item = section.take(&keys::CHECK_REVOKE_TOKEN);
+    let check_revoke = keys::CHECK_REVOKE_TOKEN.read_or_default(revoke_item.as_ref());
+    let revoke_claim = section.read(&keys::REVOKE_TOKEN_CLAIM);
+    let field_item = section.take(&keys::USER_ID_FIELD);
+    let field = keys::USER_ID_FIELD.read_or_default(field_item.as_ref());
 
     match store? {
         Some(store) => {
@@ -207,13 +159,13 @@ fn users(section: &mut Section<'_>, profile: Profile, stores: &Stores) -> Option
             Some(Users::Store {
                 store,
                 field,
-                check_active: check_active.unwrap_or(defaults::CHECK_USER_IS_ACTIVE),
+                check_active,
                 revoke_claim,
             })
         }
         None => {
             let help = "remove it, or write `users = \"STORE\"` with the name of a store";
-            if let (Some(item), true) = (&active_item, check_active == Some(true)) {
+            if let (Some(item), true) = (&active_item, check_active) {
                 item.warn(
                     "`check_user_is_active` has no effect: with `users = \"none\"` no user is looked up",
                     help,

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use authgate_auth::jwt::{Issuer, IssuerTable, Namespace, Profile};
 
-use super::issuer::{self, issuer};
+use super::issuer::issuer;
 use super::stores::Stores;
+use crate::config::keys::issuer as keys;
+use crate::config::keys::jwt as jwt_keys;
 use crate::config::reader::{Item, Section};
 
 /// An issuer, and where the file says what distinguishes it from others.
@@ -31,16 +33,16 @@ struct WrittenNamespace<'c> {
 /// Reads the tables. `section` is the authenticator, which has none of their keys.
 pub(super) fn issuers(section: &mut Section<'_>, tables: &Item<'_>, profile: Profile, stores: &Stores) -> IssuerTable {
     let example = format!("[[{}]]", tables.key());
-    for key in issuer::KEYS.into_iter().chain(["namespace"]) {
-        if let Some(item) = section.take(key) {
+    for name in keys::TABLE.names() {
+        if let Some(item) = section.take_misplaced(name) {
             let problem = item.problem(
-                format!("`{key}` is a key of one issuer, and this authenticator has a table for each"),
+                format!("`{name}` is a key of one issuer, and this authenticator has a table for each"),
                 format!("write it in the tables `{example}`"),
             );
             item.add(problem.with_related(tables.span(), "the issuers"));
         }
     }
-    let tables = tables.non_empty_list_of_tables(&example).unwrap_or_default();
+    let tables = tables.non_empty_list_of_tables(&jwt_keys::ISSUERS).unwrap_or_default();
     let mut all: Vec<Written<'_>> = Vec::new();
     let mut positions: HashMap<Arc<str>, usize> = HashMap::new();
     for table in tables {
@@ -70,8 +72,8 @@ pub(super) fn issuers(section: &mut Section<'_>, tables: &Item<'_>, profile: Pro
 
 /// Reads one table. `None`: it has no usable name.
 fn read<'c>(table: &Item<'c>, profile: Profile, stores: &Stores) -> Option<Written<'c>> {
-    let mut section = table.clone().section(&[])?;
-    let name_item = section.require("issuer", "issuer = \"https://issuer.example\"");
+    let mut section = table.clone().section(&keys::TABLE)?;
+    let name_item = section.require(&keys::NAME);
     let name = name_item.as_ref().and_then(name);
     let namespace = namespace(&mut section, table);
     let names = name.iter().map(|name| name.as_ref().to_owned()).collect();
@@ -112,7 +114,7 @@ fn name(item: &Item<'_>) -> Option<Arc<str>> {
 
 /// `namespace`.
 fn namespace<'c>(section: &mut Section<'c>, table: &Item<'c>) -> WrittenNamespace<'c> {
-    let Some(item) = section.take("namespace") else {
+    let Some(item) = section.take(&keys::NAMESPACE) else {
         return WrittenNamespace {
             namespace: Some(Namespace::default()),
             is_written: false,

@@ -8,11 +8,12 @@ use authgate_auth::{AuthenticatorSettings, CredentialForm, KindSettings};
 use super::binding::add_scheme;
 use super::common::{cache, form, header, schemes};
 use super::identity::Identities;
-use super::issuer::{self, issuer, store_or_none};
+use super::issuer::{accepted, issuer, store_or_none};
 use super::issuers::issuers;
 use super::outage::on_outage;
 use super::stores::Stores;
-use crate::config::defaults;
+use crate::config::keys::authenticators as common_keys;
+use crate::config::keys::{issuer as issuer_keys, jwt as keys};
 use crate::config::reader::{Item, Section};
 
 pub(super) fn jwt(
@@ -21,17 +22,9 @@ pub(super) fn jwt(
     stores: &Stores,
     identities: &Identities,
 ) -> Option<AuthenticatorSettings> {
-    let profiles = [
-        ("simplejwt", Profile::SimpleJwt),
-        ("plain", Profile::Plain),
-        ("rfc9068", Profile::Rfc9068),
-    ];
-    let profile_item = section.take("profile");
-    let profile = profile_item
-        .as_ref()
-        .and_then(|item| item.text()?.choice(&profiles, &[]));
-    let profile = profile.unwrap_or(defaults::PROFILE);
-    let mut schemes = schemes(&mut section, defaults::JWT_SCHEME, |own, other| {
+    let profile_item = section.take(&keys::PROFILE);
+    let profile = keys::PROFILE.read_or_default(profile_item.as_ref());
+    let mut schemes = schemes(&mut section, |own, other| {
         profile.auth_scheme(vec![own.to_owned()]).is(other.as_bytes())
     });
     let (form_item, form) = form(&mut section);
@@ -43,7 +36,7 @@ pub(super) fn jwt(
     }
     let header = header(&mut section, identities);
     let realm = realm(&mut section);
-    let issuers = match section.take("issuers") {
+    let issuers = match section.take(&keys::ISSUERS) {
         None => one_issuer(&mut section, profile, profile_item.as_ref(), stores).map(Issuers::One),
         Some(tables) => Some(Issuers::ByName(issuers(&mut section, &tables, profile, stores))),
     };
@@ -86,7 +79,7 @@ fn one_issuer(
     profile_item: Option<&Item<'_>>,
     stores: &Stores,
 ) -> Option<Issuer> {
-    let names = issuer::accepted(section, "issuer");
+    let names = accepted(section, &issuer_keys::ISSUER);
     let issuer = issuer(section, profile, names, Namespace::default(), stores);
     if let (Some(item), Profile::Rfc9068, Some(issuer)) = (profile_item, profile, &issuer)
         && issuer.rules.audience.is_empty()
@@ -96,18 +89,12 @@ fn one_issuer(
             "write `audience = \"…\"` with the name of this API, and `issuer = \"…\"`",
         );
     }
-    if let Some(item) = section.take("namespace") {
-        item.refuse(
-            "`namespace` has no effect: it keeps the users of several issuers apart",
-            format!("remove it, or write the issuers as `[[{}.issuers]]`", section.key()),
-        );
-    }
     issuer
 }
 
 /// `revocation`: the store with revocations. `reads_ids`: the ids of all tokens are read.
 pub(super) fn revocation(section: &mut Section<'_>, stores: &Stores, reads_ids: bool) -> Option<Arc<str>> {
-    let item = section.take("revocation")?;
+    let item = section.take(&common_keys::REVOCATION)?;
     let store = store_or_none(&item, stores).flatten()?;
     if !stores.has_revocations(&store) {
         item.refuse(
@@ -129,8 +116,8 @@ pub(super) fn revocation(section: &mut Section<'_>, stores: &Stores, reads_ids: 
 
 /// SimpleJWT writes the realm between quotes without escaping it.
 pub(super) fn realm(section: &mut Section<'_>) -> String {
-    let Some(text) = section.take("realm").and_then(|item| item.text()) else {
-        return defaults::REALM.to_owned();
+    let Some(text) = section.take(&common_keys::REALM).and_then(|item| item.text()) else {
+        return common_keys::REALM.default();
     };
     if !text
         .as_str()

@@ -4,19 +4,30 @@ use authgate_auth::jwt::KeySet;
 use authgate_auth::jwt::keys::{Algorithm, JwkSet, VerificationKey};
 
 use super::remote_keys;
-use crate::config::reader::{Item, Section};
+use crate::config::keys::issuer::{self as declared, jwks as jwks_keys, key as key_keys};
+use crate::config::keys::tls::PROVIDER_CA;
+use crate::config::reader::{Declared, Item, Section};
 use crate::file;
 
-const EXAMPLE: &str = "keys = [{ algorithm = \"RS256\", file = \"jwt.pub.pem\" }]";
 /// RFC 7518, section 3.2: at least as long as the hash; SHA-256 has the shortest.
 const MIN_SECRET_BYTES: usize = 32;
 /// Keys of `jwks` that have an effect with a URL only.
-const REMOTE_ONLY: [&str; 5] = ["refresh", "cooldown", "max_stale", "timeout", "ca"];
+static REMOTE_ONLY: [&dyn Declared; 5] = [
+    &jwks_keys::REFRESH,
+    &jwks_keys::COOLDOWN,
+    &jwks_keys::MAX_STALE,
+    &jwks_keys::TIMEOUT,
+    &PROVIDER_CA,
+];
 
 pub(super) fn key_set(section: &mut Section<'_>) -> Option<KeySet> {
-    let algorithms_item = section.take("algorithms");
+    let algorithms_item = section.take(&declared::ALGORITHMS);
     let algorithms = algorithms_item.as_ref().and_then(algorithms);
-    let (keys, jwks, discovery) = (section.take("keys"), section.take("jwks"), section.take("discovery"));
+    let (keys, jwks, discovery) = (
+        section.take(&declared::KEYS),
+        section.take(&declared::JWKS),
+        section.take(&declared::DISCOVERY),
+    );
     if let (Some(keys), Some((name, other))) = (
         &keys,
         jwks.as_ref()
@@ -41,7 +52,7 @@ pub(super) fn key_set(section: &mut Section<'_>) -> Option<KeySet> {
     };
     match (keys, jwks, discovery) {
         (Some(keys), _, _) => {
-            let list = keys.non_empty_list_of_tables(EXAMPLE)?;
+            let list = keys.non_empty_list_of_tables(&declared::KEYS)?;
             let keys = list
                 .iter()
                 .filter_map(|item| key(item, algorithms.as_deref()))
@@ -55,14 +66,17 @@ pub(super) fn key_set(section: &mut Section<'_>) -> Option<KeySet> {
             algorithms.clone(),
         )),
         (None, Some(jwks), None) => {
-            let mut table = jwks.clone().section(&[])?;
-            match (table.take("url"), table.take("file")) {
+            let mut table = jwks.clone().section(&jwks_keys::TABLE)?;
+            match (table.take(&jwks_keys::URL), table.take(&jwks_keys::FILE)) {
                 (Some(url), None) => published(remote_keys::at_url(&mut table, section, &url, algorithms.clone())),
                 (None, Some(file)) => {
-                    for name in REMOTE_ONLY {
-                        if let Some(item) = table.take(name) {
+                    for key in REMOTE_ONLY {
+                        if let Some(item) = table.take(key) {
                             item.refuse(
-                                format!("`{name}` has no effect: the keys are in a file, which is read again when it changes"),
+                                format!(
+                                    "`{}` has no effect: the keys are in a file, which is read again when it changes",
+                                    key.name()
+                                ),
                                 "remove it, or write `url` in place of `file`",
                             );
                         }
@@ -87,7 +101,8 @@ pub(super) fn key_set(section: &mut Section<'_>) -> Option<KeySet> {
             section.report_missing(
                 "`keys`, `jwks` or `discovery` is required",
                 format!(
-                    "write `{EXAMPLE}`, `jwks = {{ file = \"jwks.json\" }}`, or `discovery = \"https://ISSUER\"` of an identity provider"
+                    "write `{}`, `jwks = {{ file = \"jwks.json\" }}`, or `discovery = \"https://ISSUER\"` of an identity provider",
+                    declared::KEYS.example_toml()
                 ),
             );
             None
@@ -97,21 +112,21 @@ pub(super) fn key_set(section: &mut Section<'_>) -> Option<KeySet> {
 
 fn algorithm(item: &Item<'_>) -> Option<Algorithm> {
     let known = Algorithm::ALL.map(|algorithm| (algorithm.name(), algorithm));
-    item.text()?.choice(&known, &[])
+    item.text()?.choice(&known)
 }
 
 fn algorithms(item: &Item<'_>) -> Option<Vec<Algorithm>> {
-    let list = item.non_empty_list("algorithms = [\"RS256\"]")?;
+    let list = item.non_empty_list(&declared::ALGORITHMS)?;
     let algorithms: Vec<Algorithm> = list.iter().filter_map(algorithm).collect();
     (algorithms.len() == list.len()).then_some(algorithms)
 }
 
 fn key(item: &Item<'_>, allowed: Option<&[Algorithm]>) -> Option<VerificationKey> {
-    let mut section = item.clone().section(&[])?;
-    let algorithm_item = section.require("algorithm", "algorithm = \"RS256\"");
+    let mut section = item.clone().section(&key_keys::TABLE)?;
+    let algorithm_item = section.require(&key_keys::ALGORITHM);
     let algorithm = algorithm_item.as_ref().and_then(algorithm);
-    let (file, secret) = (section.take("file"), section.take("secret"));
-    let kid = section.take("kid").map(|item| item.non_empty_text());
+    let (file, secret) = (section.take(&key_keys::FILE), section.take(&key_keys::SECRET));
+    let kid = section.take(&key_keys::KID).map(|item| key_keys::KID.read(&item));
     let (Some(algorithm), Some(algorithm_item)) = (algorithm, algorithm_item) else {
         return None;
     };
@@ -163,7 +178,7 @@ fn key(item: &Item<'_>, allowed: Option<&[Algorithm]>) -> Option<VerificationKey
 }
 
 fn from_secret(item: &Item<'_>, algorithm: Algorithm, kid: Option<&str>) -> Option<VerificationKey> {
-    let secret = item.secret_bytes()?;
+    let secret = key_keys::SECRET.read(item)?;
     let bytes = secret.expose();
     match VerificationKey::from_secret(algorithm, kid, &secret) {
         Ok(key) => {

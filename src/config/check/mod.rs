@@ -62,7 +62,7 @@ pub(super) fn config(file: &str, mut root: Section<'_>) -> Config {
             .is_some_and(|tls| tls.client_auth != ClientAuth::Off);
     let admin = admin::admin(&mut root, &server.settings);
     let probes = admin::probes(&mut root, &server.settings, &admin);
-    let (log, record) = server::log(&mut root);
+    let (log, record) = server::read_log(&mut root);
 
     let mut stores = stores::stores(&mut root);
     let mut identities = identity::identities(&mut root);

@@ -3,6 +3,7 @@
 use authgate_core::policy::rollout::Rollout;
 use toml::de::DeValue;
 
+use crate::config::keys::routes::mode as keys;
 use crate::config::reader::Item;
 
 /// `None`: every request is enforced. `has_require`: the route has requirements, which observed requests need not meet.
@@ -12,10 +13,10 @@ pub(super) fn rollout(item: &Item<'_>, has_require: bool) -> Option<Rollout> {
         || ["env", "file"].iter().any(|key| item.value().get(*key).is_some());
     let rollout = if is_text {
         let help = "write \"enforce\", \"observe\", or `{ enforce = 10 }` for 10 percent of users";
-        item.text_for("a mode", help)?.choice(&modes, &[])?
+        item.text_for("a mode", help)?.choice(&modes)?
     } else {
-        let mut section = item.clone().section(&[])?;
-        let percent = section.require("enforce", "mode = { enforce = 10 }")?.count(0..=100)?;
+        let mut section = item.clone().section(&keys::TABLE)?;
+        let percent = section.required(&keys::ENFORCE)?;
         u8::try_from(percent).ok().and_then(Rollout::of_percent)
     };
     if rollout.is_some() {

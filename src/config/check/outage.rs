@@ -2,23 +2,22 @@
 
 use authgate_auth::cache::{CacheSettings, OnOutage};
 
-use crate::config::defaults;
-use crate::config::reader::{Section, Zero};
+use crate::config::keys::authenticators::{self as keys, Outage};
+use crate::config::reader::Section;
 
 /// `can_fail`: something that the authenticator asks may be unable to answer. `remedy` says how to change that.
 pub(super) fn on_outage(section: &mut Section<'_>, cache: &CacheSettings, can_fail: bool, remedy: &str) -> OnOutage {
-    let (item, stale_item) = (section.take("on_outage"), section.take("stale_for"));
-    let stale_for = stale_item.as_ref().and_then(|item| item.duration(Zero::Refused));
-    let served = OnOutage::ServeCached {
-        stale_for: stale_for.unwrap_or(defaults::STALE_FOR),
+    let (item, stale_item) = (section.take(&keys::ON_OUTAGE), section.take(&keys::STALE_FOR));
+    let stale_for = keys::STALE_FOR.read_or_default(stale_item.as_ref());
+    let written = match &item {
+        None => Some(keys::ON_OUTAGE.default()),
+        Some(item) => keys::ON_OUTAGE.read(item),
     };
-    let choices = [("deny", OnOutage::Deny), ("serve-cached", served)];
-    let written = item.as_ref().map(|item| item.text()?.choice(&choices, &[]));
     let on_outage = match written {
         // It is invalid, and reported.
-        Some(None) => return defaults::ON_OUTAGE,
-        Some(Some(on_outage)) => on_outage,
-        None => defaults::ON_OUTAGE,
+        None => return OnOutage::Deny,
+        Some(Outage::Deny) => OnOutage::Deny,
+        Some(Outage::ServeCached) => OnOutage::ServeCached { stale_for },
     };
     match (on_outage, item, stale_item) {
         (OnOutage::Deny, _, Some(stale_item)) => stale_item.refuse(

@@ -6,40 +6,23 @@ use authgate_auth::store::redis::{Endpoint, RedisTls, Sentinels, Servers};
 use authgate_core::secret::Secret;
 
 use super::client_tls::{ClientTls, client_tls};
-use crate::config::reader::{Item, Section, Text};
+use crate::config::keys::stores::{self as keys, Mode};
+use crate::config::reader::{Item, Key, Section, Sub, Text};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    Single,
-    Sentinel,
-    Cluster,
-}
-
-const MODES: [(&str, Mode); 3] = [
-    ("single", Mode::Single),
-    ("sentinel", Mode::Sentinel),
-    ("cluster", Mode::Cluster),
-];
-
-impl Mode {
-    /// The key with the addresses: the server, every sentinel, or some servers of the cluster.
-    const fn example(self) -> &'static str {
-        match self {
-            Self::Single => "url = \"redis://127.0.0.1:6379/0\"",
-            Self::Sentinel => "urls = [\"redis://SENTINEL:26379\"]",
-            Self::Cluster => "urls = [\"redis://SERVER:6379\"]",
-        }
+/// The key with the addresses: the server, every sentinel, or some servers of the cluster.
+const fn example(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Single => "url = \"redis://127.0.0.1:6379/0\"",
+        Mode::Sentinel => "urls = [\"redis://SENTINEL:26379\"]",
+        Mode::Cluster => "urls = [\"redis://SERVER:6379\"]",
     }
 }
 
-/// As in `sentinel monitor`.
-const SERVICE: &str = "service = \"mymaster\"";
-
 pub(super) fn servers(section: &mut Section<'_>) -> Option<Servers> {
     let mode = section
-        .take("mode")
-        .map_or(Some(Mode::Single), |item| item.text()?.choice(&MODES, &[]));
-    let (service, sentinel) = (section.take("service"), section.take("sentinel"));
+        .take(&keys::MODE)
+        .map_or(Some(keys::MODE.default()), |item| keys::MODE.read(&item));
+    let (service, sentinel) = (section.take(&keys::SERVICE), section.take(&keys::SENTINEL));
     if let Some(Mode::Single | Mode::Cluster) = mode {
         for item in service.iter().chain(&sentinel) {
             item.refuse(
@@ -50,31 +33,29 @@ pub(super) fn servers(section: &mut Section<'_>) -> Option<Servers> {
     }
     let Some(mode) = mode else {
         // Without a mode, the addresses cannot be checked.
-        section.take("url");
-        section.take("urls");
+        section.take(&keys::URL);
+        section.take(&keys::URLS);
         return None;
     };
     match mode {
         Mode::Single => {
-            let example = mode.example();
-            if let Some(urls) = section.take("urls") {
+            let example = example(mode);
+            if let Some(urls) = section.take(&keys::URLS) {
                 urls.refuse(
                     "`urls` has no effect in `mode = \"single\"`",
                     format!("write `{example}`, or `mode = \"sentinel\"` or `mode = \"cluster\"`"),
                 );
-                section.take("url");
+                section.take(&keys::URL);
                 return None;
             }
-            endpoint(&section.require("url", example)?.text()?).map(Servers::Single)
+            endpoint(&section.require_as(&keys::URL, example)?.text()?).map(Servers::Single)
         }
         Mode::Sentinel => {
             let endpoints = endpoints(section, mode);
             let service = match service {
-                Some(service) => service.non_empty_text(),
+                Some(service) => keys::SERVICE.read(&service),
                 // Reports it.
-                None => section
-                    .require("service", SERVICE)
-                    .and_then(|item| item.non_empty_text()),
+                None => section.required(&keys::SERVICE),
             };
             let has_tls = endpoints.iter().flatten().any(Endpoint::has_tls);
             let access = sentinel.and_then(|item| access(item, has_tls)).unwrap_or_default();
@@ -99,38 +80,38 @@ struct Access {
 }
 
 fn access(item: Item<'_>, has_tls: bool) -> Option<Access> {
-    let mut section = item.section(&[])?;
-    let username = section.take("username");
-    let password = section.take("password");
+    let mut section = item.section(&keys::sentinel::TABLE)?;
+    let username = section.take(&keys::sentinel::USERNAME);
+    let password = section.take(&keys::sentinel::PASSWORD);
     // Without a table of its own, the one of the store is used.
-    let tls = if section.lacks("tls") {
+    let tls = if section.lacks(&keys::sentinel::TLS) {
         None
     } else {
-        tls(&mut section, has_tls)
+        tls(&mut section, &keys::sentinel::TLS, has_tls)
     };
     if let (Some(username), None) = (&username, &password) {
         username.refuse("a name needs a password", "write `password` beside it, or remove it");
     }
     Some(Access {
-        username: username.and_then(|item| item.non_empty_text()),
-        password: password.as_ref().and_then(Item::secret_text),
+        username: username.and_then(|item| keys::sentinel::USERNAME.read(&item)),
+        password: password.and_then(|item| keys::sentinel::PASSWORD.read(&item)),
         tls,
     })
 }
 
 /// Reads `urls`. Errors never quote a URL, which may hold a password.
 fn endpoints(section: &mut Section<'_>, mode: Mode) -> Option<Vec<Endpoint>> {
-    let example = mode.example();
-    if let Some(url) = section.take("url") {
-        let problem = match section.take("urls") {
+    let example = example(mode);
+    if let Some(url) = section.take(&keys::URL) {
+        let problem = match section.take(&keys::URLS) {
             Some(_) => "`url` is written beside `urls`",
             None => "`url` names one server, and this mode needs `urls`",
         };
         url.refuse(problem, format!("write `{example}` alone"));
         return None;
     }
-    let urls = section.require("urls", example)?;
-    let items = urls.non_empty_list("[\"redis://HOST:PORT\"]")?;
+    let urls = section.require_as(&keys::URLS, example)?;
+    let items = urls.non_empty_list(&keys::URLS)?;
     let mut found: Vec<Endpoint> = Vec::with_capacity(items.len());
     let mut are_valid = true;
     for item in &items {
@@ -202,7 +183,7 @@ fn endpoint(url: &Text<'_>) -> Option<Endpoint> {
 }
 
 /// `tls` to the servers of a store.
-pub(super) fn tls(section: &mut Section<'_>, has_tls: bool) -> Option<RedisTls> {
+pub(super) fn tls(section: &mut Section<'_>, key: &'static Key<Sub>, has_tls: bool) -> Option<RedisTls> {
     let unused = (
         "`tls` has no effect: the URL does not begin with rediss://",
         "write \"rediss://HOST:PORT/DB\", or remove `tls`",
@@ -211,7 +192,7 @@ pub(super) fn tls(section: &mut Section<'_>, has_tls: bool) -> Option<RedisTls> 
         config,
         made_from,
         server_name,
-    } = client_tls(section, has_tls, unused)?;
+    } = client_tls(section, key, has_tls, unused)?;
     let mut config = (*config).clone();
     config.alpn_protocols.clear();
     Some(RedisTls {

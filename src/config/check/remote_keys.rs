@@ -1,18 +1,15 @@
 //! `jwks.url` and `discovery`: keys that an identity provider publishes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use authgate_auth::fetch::FetchUrl;
 use authgate_auth::jwt::keys::Algorithm;
 use authgate_auth::jwt::keys::remote::{KeyLocation, RemoteKeys};
 
 use super::fetch;
-use crate::config::defaults;
-use crate::config::reader::{Item, Section, Zero};
-
-/// Providers limit how often they are asked, and a key does not change within a second.
-const LEAST_INTERVAL: Duration = Duration::from_secs(1);
+use crate::config::keys::issuer::jwks as keys;
+use crate::config::keys::tls::PROVIDER_CA;
+use crate::config::reader::{Declared, Item, Section};
 
 /// Reads `discovery`, with the `jwks` beside it, if there is one.
 pub(super) fn discovered(
@@ -25,9 +22,11 @@ pub(super) fn discovered(
     match jwks {
         None => remote(None, section, location, algorithms),
         Some(jwks) => {
-            let mut table = jwks.clone().section(&[])?;
-            for name in ["url", "file"] {
-                if let Some(item) = table.take(name) {
+            let mut table = jwks.clone().section(&keys::TABLE)?;
+            let both: [&'static dyn Declared; 2] = [&keys::URL, &keys::FILE];
+            for key in both {
+                if let Some(item) = table.take(key) {
+                    let name = key.name();
                     let problem = item.problem(
                         format!("`{name}` and `discovery` cannot be combined: the metadata of the issuer says where its keys are"),
                         "remove one of them",
@@ -57,23 +56,18 @@ fn remote(
     location: Option<KeyLocation>,
     algorithms: Option<Vec<Algorithm>>,
 ) -> Option<Arc<RemoteKeys>> {
-    let mut take = |name| table.as_mut().and_then(|table| table.take(name));
-    let refresh_item = take("refresh");
-    let refresh = refresh_item
-        .as_ref()
-        .and_then(interval)
-        .unwrap_or(defaults::JWKS_REFRESH);
-    let cooldown = take("cooldown").and_then(|item| interval(&item));
-    let cooldown = cooldown.unwrap_or(defaults::JWKS_COOLDOWN);
-    if let Some(item) = refresh_item.filter(|_| LEAST_INTERVAL <= refresh && refresh < cooldown) {
+    let mut take = |key: &'static dyn Declared| table.as_mut().and_then(|table| table.take(key));
+    let refresh_item = take(&keys::REFRESH);
+    let refresh = keys::REFRESH.read_or_default(refresh_item.as_ref());
+    let cooldown = keys::COOLDOWN.read_or_default(take(&keys::COOLDOWN).as_ref());
+    if let Some(item) = refresh_item.filter(|_| refresh < cooldown) {
         item.warn(
             "`refresh` is shorter than `cooldown`: the keys are fetched after each `cooldown`",
             "write a `cooldown` that is not longer, such as `cooldown = \"1s\"`",
         );
     }
-    let stale_item = take("max_stale");
-    let max_stale = stale_item.as_ref().and_then(|item| item.duration(Zero::Refused));
-    let max_stale = max_stale.unwrap_or(defaults::JWKS_MAX_STALE);
+    let stale_item = take(&keys::MAX_STALE);
+    let max_stale = keys::MAX_STALE.read_or_default(stale_item.as_ref());
     if let Some(item) = &stale_item
         && max_stale < refresh.max(cooldown)
     {
@@ -82,8 +76,8 @@ fn remote(
             "write a longer one, such as \"24h\", or a shorter `refresh` and `cooldown`",
         );
     }
-    let timeout = take("timeout").and_then(|item| item.duration(Zero::Refused));
-    let ca = take("ca");
+    let timeout = keys::TIMEOUT.read_or_default(take(&keys::TIMEOUT).as_ref());
+    let ca = take(&PROVIDER_CA);
     if let (Some(item), Some(KeyLocation::Url(url) | KeyLocation::Issuer(url))) = (&ca, &location)
         && !url.is_https()
     {
@@ -99,17 +93,9 @@ fn remote(
         refresh,
         cooldown,
         max_stale,
-        timeout: timeout.unwrap_or(defaults::JWKS_TIMEOUT),
+        timeout,
         tls: tls?,
     }))
-}
-
-fn interval(item: &Item<'_>) -> Option<Duration> {
-    let interval = item.duration(Zero::Refused)?;
-    if interval < LEAST_INTERVAL {
-        item.refuse("is shorter than a second", "write \"1s\" or more");
-    }
-    Some(interval)
 }
 
 /// Reports an algorithm whose key is a secret, which no provider publishes.

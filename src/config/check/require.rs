@@ -6,10 +6,15 @@ use serde_json::Value;
 use toml::de::DeValue;
 
 use super::value_source::member_path_instead;
-use crate::config::reader::{Item, Section};
+use crate::config::keys::routes::require::{self as keys, membership as membership_keys};
+use crate::config::reader::{Declared, Item, Section};
 
 pub(super) fn requirements(mut section: Section<'_>) -> Requirements {
-    let (groups, scopes, claims) = (section.take("groups"), section.take("scopes"), section.take("claims"));
+    let (groups, scopes, claims) = (
+        section.take(&keys::GROUPS),
+        section.take(&keys::SCOPES),
+        section.take(&keys::CLAIMS),
+    );
     if groups.is_none() && scopes.is_none() && claims.is_none() {
         section.report_missing(
             "no requirement is set",
@@ -19,10 +24,7 @@ pub(super) fn requirements(mut section: Section<'_>) -> Requirements {
     Requirements {
         groups: groups.map(|item| membership(item, "staff")).unwrap_or_default(),
         scopes: scopes.map(|item| membership(item, "orders:read")).unwrap_or_default(),
-        claims: claims
-            .and_then(|item| item.section(&[]))
-            .map(self::claims)
-            .unwrap_or_default(),
+        claims: claims.and_then(Item::names).map(self::claims).unwrap_or_default(),
     }
 }
 
@@ -33,23 +35,23 @@ fn membership(item: Item<'_>, example: &str) -> Membership {
         item.refuse("`any` or `all` is missing", like);
         return Membership::default();
     }
-    let Some(mut section) = item.section(&[]) else {
+    let Some(mut section) = item.section(&membership_keys::TABLE) else {
         return Membership::default();
     };
-    let (any, all) = (section.take("any"), section.take("all"));
+    let (any, all) = (section.take(&membership_keys::ANY), section.take(&membership_keys::ALL));
     if any.is_none() && all.is_none() {
         section.report_missing("no requirement is set", like);
     }
-    let names = |item: Option<Item<'_>>, name: &str| -> Vec<String> {
-        let list = item.and_then(|item| item.non_empty_list(&format!("{name} = [{example:?}]")));
+    let names = |item: Option<Item<'_>>, key: &dyn Declared| -> Vec<String> {
+        let list = item.and_then(|item| item.non_empty_list(key));
         list.unwrap_or_default()
             .iter()
             .filter_map(Item::non_empty_text)
             .collect()
     };
     Membership {
-        any: names(any, "any"),
-        all: names(all, "all"),
+        any: names(any, &membership_keys::ANY),
+        all: names(all, &membership_keys::ALL),
     }
 }
 
@@ -86,7 +88,7 @@ fn read_claims(mut section: Section<'_>, within: Option<&MemberPath>, wanted: &m
         let path = within.map_or_else(|| path.clone(), |within| within.join(path.clone()));
         match named.item.value() {
             DeValue::Table(table) if !table.keys().all(|key| SOURCE_KEYS.contains(&&**key.get_ref())) => {
-                if let Some(inner) = named.item.section(&[]) {
+                if let Some(inner) = named.item.names() {
                     read_claims(inner, Some(&path), wanted);
                 }
             }

@@ -2,6 +2,7 @@
 
 use http::Method;
 
+use crate::config::keys::routes as keys;
 use crate::config::reader::{Item, Section, is_token_byte};
 use crate::proxy::host::ipv6;
 use crate::proxy::routes::{HostPattern, PathPattern, RouteMatch};
@@ -10,14 +11,12 @@ const PATH_HELP: &str = "write \"/api/hello\" for one path, or \"/api/*\" for a 
 
 /// Reads the three keys; `None` if one of them is wrong.
 pub(super) fn route_match(section: &mut Section<'_>) -> Option<RouteMatch> {
-    let path = section
-        .require("path", "path = \"/api/*\"")
-        .and_then(|item| path(&item));
-    let host = match section.take("host") {
+    let path = section.require(&keys::PATH).and_then(|item| path(&item));
+    let host = match section.take(&keys::HOST) {
         None => Some(HostPattern::Any),
         Some(item) => host(&item),
     };
-    let methods = match section.take("methods") {
+    let methods = match section.take(&keys::METHODS) {
         None => Some(Vec::new()),
         Some(item) => methods(&item),
     };
@@ -134,7 +133,7 @@ fn path(item: &Item<'_>) -> Option<PathPattern> {
 
 fn methods(item: &Item<'_>) -> Option<Vec<Method>> {
     let mut methods: Vec<Method> = Vec::new();
-    let list = item.non_empty_list("methods = [\"GET\", \"POST\"]")?;
+    let list = item.non_empty_list(&keys::METHODS)?;
     let count = list.len();
     for item in list {
         let text = item.text_for("a method", "write one such as \"GET\"")?;

@@ -7,19 +7,17 @@ use http::Method;
 
 use super::Names;
 use super::access::access;
-use super::answers::error_format;
 use super::authenticators::Authenticators;
 use super::browsers::cors;
 use super::conflicts;
 use super::identity::Identities;
 use super::parsed_route::ParsedRoute;
 use super::route_match::route_match;
-use crate::config::reader::{Item, Section, Zero};
-use crate::config::{Route, RouteRules, RouteTarget, defaults};
+use crate::config::keys::routes as keys;
+use crate::config::keys::{self as tables};
+use crate::config::reader::{Declared, Item, Section};
+use crate::config::{Route, RouteRules, RouteTarget};
 use crate::proxy::routes::{PathPattern, RouteMatch};
-use crate::proxy::stream_end::StreamRule;
-
-const EXAMPLE: &str = "[[routes]]` with `path = \"/api/*\"`, `authenticate = [\"token\"]` and `upstream = \"app\"";
 
 pub(super) fn routes(
     root: &mut Section<'_>,
@@ -27,16 +25,16 @@ pub(super) fn routes(
     upstreams: &Names,
     identities: &Identities,
 ) -> Vec<Route> {
-    let Some(item) = root.require("routes", EXAMPLE) else {
+    let Some(item) = root.require(&tables::ROUTES) else {
         return Vec::new();
     };
-    let list = item.non_empty_list(EXAMPLE).unwrap_or_default();
+    let list = item.non_empty_list(&tables::ROUTES).unwrap_or_default();
     let mut written: Vec<ParsedRoute> = Vec::with_capacity(list.len());
     let mut known: HashSet<Arc<RouteRules>> = HashSet::new();
     for item in list {
         let (key, span) = (item.key().to_owned(), item.span());
         let route = item
-            .section(&[])
+            .section(&keys::TABLE)
             .and_then(|section| route(section, authenticators, upstreams, identities));
         written.extend(route.map(|(matches, rules)| {
             let rules = match known.get(&rules) {
@@ -61,10 +59,12 @@ fn route(
     upstreams: &Names,
     identities: &Identities,
 ) -> Option<(RouteMatch, RouteRules)> {
-    let jwks = section.take("jwks").filter(|item| item.flag() == Some(true));
+    let jwks = section
+        .take(&keys::JWKS)
+        .filter(|item| keys::JWKS.read(item) == Some(true));
     let matches = route_match(&mut section);
     let access = access(&mut section, authenticators);
-    let format = error_format(&mut section);
+    let format = section.read(&keys::ERRORS);
     if let Some(jwks) = jwks {
         let (matches, access) = (key_set_matches(&jwks, matches, &mut section, identities)?, access?);
         if access.policy.needs_identity() {
@@ -88,20 +88,17 @@ fn route(
             forwards_unknown: false,
             body_bytes: None,
             response_timeout: None,
-            streams: defaults::STREAMS,
+            streams: keys::STREAMS.default(),
         };
         return Some((matches, rules));
     }
     let upstream = section
-        .require("upstream", "upstream = \"app\"")
+        .require(&keys::UPSTREAM)
         .and_then(|item| upstreams.find(&item.text()?));
-    let cors = section.take("cors").and_then(|item| item.section(&[])).and_then(cors);
-    let body_bytes = section.take("body_bytes").and_then(|item| item.size_or_unlimited());
-    let response_timeout = section
-        .take("response_timeout")
-        .and_then(|item| item.duration(Zero::Refused));
-    let streams = [("end", StreamRule::End), ("keep", StreamRule::Keep)];
-    let streams = section.choice_or("streams", &streams, defaults::STREAMS);
+    let cors = section.section(&keys::CORS).and_then(cors);
+    let body_bytes = section.optional(&keys::BODY_BYTES);
+    let response_timeout = section.optional(&keys::RESPONSE_TIMEOUT);
+    let streams = section.read(&keys::STREAMS);
     let (matches, access, upstream) = (matches?, access?, upstream?);
     let sent = identities.for_upstream(&upstream);
     let credential = access.credential.unwrap_or(sent.credential);
@@ -132,10 +129,20 @@ fn key_set_matches(
     section: &mut Section<'_>,
     identities: &Identities,
 ) -> Option<RouteMatch> {
-    for name in ["upstream", "cors", "body_bytes", "response_timeout", "streams"] {
-        if let Some(item) = section.take(name) {
+    let without_effect: [&'static dyn Declared; 5] = [
+        &keys::UPSTREAM,
+        &keys::CORS,
+        &keys::BODY_BYTES,
+        &keys::RESPONSE_TIMEOUT,
+        &keys::STREAMS,
+    ];
+    for key in without_effect {
+        if let Some(item) = section.take(key) {
             item.refuse(
-                format!("`{name}` has no effect on a route with `jwks`, which the gateway answers by itself"),
+                format!(
+                    "`{}` has no effect on a route with `jwks`, which the gateway answers by itself",
+                    key.name()
+                ),
                 "remove it, or remove `jwks`",
             );
         }

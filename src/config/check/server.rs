@@ -4,37 +4,28 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use authgate_core::outbound::forwarded::OptionalFields;
 use authgate_core::outbound::peer::TrustedProxies;
 use authgate_http::server::address::Address;
 use authgate_http::server::limits::Limits;
 use authgate_http::server::socket_file::MAX_SOCKET_PATH;
-use bytesize::ByteSize;
 use ipnet::IpNet;
-use tracing::Level;
 
 use super::acme;
 use super::certificates::{self, authorities};
 use crate::acme::AcmeSettings;
-use crate::config::reader::{Item, Section, Text, Zero};
-use crate::config::{WatchMode, defaults};
+use crate::config::WatchMode;
+use crate::config::keys::server::{self as keys, drain, limits};
+use crate::config::keys::tls::client_auth::{self, Mode};
+use crate::config::keys::{self as tables, log, tls as tls_keys};
+use crate::config::reader::{Item, Section, Text};
 use crate::gateway::{Drain, ProxyRules, RequestLimits, ServerSettings};
 use crate::recording::RecorderSettings;
 use crate::recording::seal::SealKey;
-use crate::telemetry::{self, LogFormat};
-use crate::tls::provider::TlsVersion;
+use crate::telemetry;
 use crate::tls::{self, TICKETS_HELP, TicketKeys, certificate::Certificate, server::ClientAuth};
-
-const MAX_WORKERS: u64 = 1024;
-/// More connections than a machine has memory for.
-const MAX_CONNECTIONS: u64 = 10_000_000;
-/// hyper's read buffer is never smaller.
-const MIN_HEADER_BYTES: ByteSize = ByteSize::kib(8);
-const MAX_HEADER_BYTES: ByteSize = ByteSize::mib(16);
-/// A `HeaderMap` holds no more than 24,576 fields and panics beyond.
-const MAX_HEADERS: u64 = 10_000;
-const MAX_STREAMS: u64 = 100_000;
 
 /// The parsed `[server]`.
 #[derive(Debug)]
@@ -49,61 +40,68 @@ pub(super) struct Server {
 pub(super) fn server(root: &mut Section<'_>) -> Server {
     let mut settings = ServerSettings {
         listen: Vec::new(),
-        workers: defaults::workers(),
+        workers: default_workers(),
         proxies: ProxyRules::default(),
-        limits: defaults::LIMITS,
-        requests: defaults::REQUEST_LIMITS,
-        drain: defaults::DRAIN,
+        limits: limits::defaults(),
+        requests: RequestLimits {
+            body_bytes: limits::BODY_BYTES.default(),
+            in_flight: limits::IN_FLIGHT.default(),
+        },
+        drain: Drain {
+            delay: drain::DELAY.default(),
+            timeout: drain::TIMEOUT.default(),
+        },
     };
-    let Some(mut section) = root.require("server", EXAMPLE).and_then(|item| item.section(&[])) else {
+    let section = root.require(&tables::SERVER);
+    let Some(mut section) = section.and_then(|item| item.section(&keys::TABLE)) else {
         return Server {
             settings,
-            watch: defaults::WATCH,
+            watch: keys::WATCH.default(),
             tls: None,
             acme: None,
             redirects: Vec::new(),
         };
     };
-    let listen = section.require("listen", "listen = [\"127.0.0.1:8443\"]");
-    let allow_cleartext = section.flag_or("allow_cleartext", false);
-    let tls_item = section.take("tls");
+    let listen = section.require(&keys::LISTEN);
+    let allow_cleartext = section.read(&keys::ALLOW_CLEARTEXT);
+    let tls_item = section.take(&keys::TLS);
     let encrypted = tls_item.is_some();
-    let (tls, acme) = tls_item.and_then(|item| item.section(&[])).map(tls).unzip();
+    let (tls, acme) = tls_item
+        .and_then(|item| item.section(&tls_keys::SERVER))
+        .map(tls)
+        .unzip();
     if let Some(listen) = listen {
         settings.listen = addresses(&listen, encrypted || allow_cleartext);
     }
     let redirects = section
-        .take("redirect_http")
+        .take(&keys::REDIRECT_HTTP)
         .map(|item| redirects(&item, &settings.listen, tls.as_ref()));
-    settings.workers = match section.count_or("workers", (0, MAX_WORKERS), 0) {
-        0 => defaults::workers(),
+    settings.workers = match section.read(&keys::WORKERS) {
+        0 => default_workers(),
         workers => workers,
     };
-    let modes = [
-        ("off", WatchMode::Off),
-        ("keys", WatchMode::Keys),
-        ("all", WatchMode::All),
-    ];
-    let watch = section.choice_or("watch", &modes, defaults::WATCH);
-    let trusted = section.take("trusted_proxies").and_then(|item| item.list(TRUSTED));
+    let watch = section.read(&keys::WATCH);
+    let trusted = section
+        .take(&keys::TRUSTED_PROXIES)
+        .and_then(|item| item.list(&keys::TRUSTED_PROXIES));
     let trusted = trusted_proxies(&trusted.unwrap_or_default());
-    if let Some(item) = section.take("proxy_protocol") {
-        settings.proxies.proxy_protocol = item.flag().unwrap_or(false);
+    if let Some(item) = section.take(&keys::PROXY_PROTOCOL) {
+        settings.proxies.proxy_protocol = keys::PROXY_PROTOCOL.read(&item).unwrap_or(false);
         if settings.proxies.proxy_protocol && trusted.is_empty() {
             item.refuse(
                 "no proxy is trusted to send the PROXY protocol header",
-                format!("add the network of your balancer: `{TRUSTED}`"),
+                "add the network of your balancer: `trusted_proxies = [\"10.0.0.0/8\"]`",
             );
         }
     }
     settings.proxies.trusted = Arc::new(trusted);
-    if let Some(section) = section.section("limits", &[]) {
-        (settings.limits, settings.requests) = limits(section);
+    if let Some(section) = section.section(&keys::LIMITS) {
+        (settings.limits, settings.requests) = read_limits(section);
     }
-    if let Some(mut section) = section.section("drain", &[]) {
+    if let Some(mut section) = section.section(&keys::DRAIN) {
         settings.drain = Drain {
-            delay: section.duration_or("delay", Zero::Allowed, defaults::DRAIN.delay),
-            timeout: section.duration_or("timeout", Zero::Allowed, defaults::DRAIN.timeout),
+            delay: section.read(&drain::DELAY),
+            timeout: section.read(&drain::TIMEOUT),
         };
     }
     let redirects = redirects.unwrap_or_default();
@@ -120,9 +118,13 @@ pub(super) fn server(root: &mut Section<'_>) -> Server {
     }
 }
 
+/// One for each core.
+fn default_workers() -> usize {
+    thread::available_parallelism().map_or(1, Into::into)
+}
+
 /// `redirect_http`: listeners without TLS that redirect clients to https.
 fn redirects(item: &Item<'_>, listen: &[Address], tls: Option<&tls::server::ServerTlsSettings>) -> Vec<SocketAddr> {
-    const EXAMPLE: &str = "redirect_http = [\"0.0.0.0:80\"]";
     if tls.is_none() {
         item.refuse(
             "there is no TLS listener to redirect to",
@@ -130,7 +132,7 @@ fn redirects(item: &Item<'_>, listen: &[Address], tls: Option<&tls::server::Serv
         );
     }
     let mut addresses = Vec::new();
-    for item in item.non_empty_list(EXAMPLE).unwrap_or_default() {
+    for item in item.non_empty_list(&keys::REDIRECT_HTTP).unwrap_or_default() {
         let Some(address) = item.address() else { continue };
         if address.port() != 0 && listen.contains(&Address::Tcp(address)) {
             item.refuse(format!("{address} is also in `server.listen`"), "write another port");
@@ -139,8 +141,6 @@ fn redirects(item: &Item<'_>, listen: &[Address], tls: Option<&tls::server::Serv
     }
     addresses
 }
-
-const TRUSTED: &str = "trusted_proxies = [\"10.0.0.0/8\"]";
 
 fn trusted_proxies(items: &[Item<'_>]) -> TrustedProxies {
     const EXAMPLE: &str = "write a network such as \"10.0.0.0/8\" or \"2001:db8::/32\", one address, or \"unix\"";
@@ -181,14 +181,9 @@ fn network(text: &Text<'_>, like: &str) -> Option<IpNet> {
     network
 }
 
-const EXAMPLE: &str = "[server]` and `listen = [\"127.0.0.1:8443\"]";
-
 fn addresses(listen: &Item<'_>, cleartext_beyond_loopback: bool) -> Vec<Address> {
     let mut addresses: Vec<Address> = Vec::new();
-    for item in listen
-        .non_empty_list("listen = [\"127.0.0.1:8443\"]")
-        .unwrap_or_default()
-    {
+    for item in listen.non_empty_list(&keys::LISTEN).unwrap_or_default() {
         let Some(address) = address(&item) else { continue };
         let any_port = address.tcp().is_some_and(|address| address.port() == 0);
         if !any_port && addresses.contains(&address) {
@@ -243,31 +238,32 @@ fn socket_file(text: &Text<'_>, path: &str) -> Option<Box<Path>> {
 }
 
 fn tls(mut section: Section<'_>) -> (tls::server::ServerTlsSettings, Option<AcmeSettings>) {
-    const EXAMPLE: &str = "certificates = [{ chain = \"server.pem\", key = \"server.key\" }]";
-    let acme = section.take("acme");
+    let acme = section.take(&tls_keys::ACME);
     let list = match &acme {
-        Some(_) => section.take("certificates"),
-        None => section.require("certificates", EXAMPLE),
+        Some(_) => section.take(&tls_keys::CERTIFICATES),
+        None => section.require(&tls_keys::CERTIFICATES),
     };
-    let list = list.and_then(|item| item.non_empty_list(EXAMPLE)).unwrap_or_default();
+    let list = list.and_then(|item| item.non_empty_list(&tls_keys::CERTIFICATES));
+    let list = list.unwrap_or_default();
     let certificates = list.iter().filter_map(certificate).collect();
-    let versions = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
-    let min_version = section.choice_or("min_version", &versions, defaults::MIN_VERSION);
-    let client_auth = section.section("client_auth", &[]).map(client_auth).unwrap_or_default();
-    let tickets = section.section("tickets", &[]).and_then(tickets);
+    let min_version = section.read(&tls_keys::MIN_VERSION);
+    let client_auth = section.section(&tls_keys::CLIENT_AUTH);
+    let client_auth = client_auth.map(read_client_auth).unwrap_or_default();
+    let tickets = section.section(&tls_keys::TICKETS).and_then(tickets);
     let settings = tls::server::ServerTlsSettings {
         certificates,
         min_version,
         client_auth,
         tickets,
     };
-    (settings, acme.and_then(|item| item.section(&[])).and_then(acme::acme))
+    let acme = acme.and_then(|item| item.section(&tls_keys::acme::TABLE));
+    (settings, acme.and_then(acme::acme))
 }
 
 /// `tickets`: a file of keys.
 fn tickets(mut section: Section<'_>) -> Option<TicketKeys> {
-    let item = section.require("file", "file = \"tickets.keys\"")?;
-    let file = item.path()?;
+    let item = section.require(&tls_keys::TICKETS_FILE)?;
+    let file = tls_keys::TICKETS_FILE.read(&item)?;
     match TicketKeys::load(&file) {
         Ok(keys) => {
             item.warn_if_readable_by_all(&file);
@@ -280,22 +276,11 @@ fn tickets(mut section: Section<'_>) -> Option<TicketKeys> {
     }
 }
 
-fn client_auth(mut section: Section<'_>) -> ClientAuth {
-    #[derive(Clone, Copy, PartialEq)]
-    enum Mode {
-        Off,
-        Optional,
-        Required,
-    }
-    let modes = [
-        ("off", Mode::Off),
-        ("optional", Mode::Optional),
-        ("required", Mode::Required),
-    ];
-    let mode = section.choice_or("mode", &modes, Mode::Off);
+fn read_client_auth(mut section: Section<'_>) -> ClientAuth {
+    let mode = section.read(&client_auth::MODE);
     let ca = match mode {
-        Mode::Off => section.take("ca"),
-        Mode::Optional | Mode::Required => section.require("ca", "ca = \"clients-ca.pem\""),
+        Mode::Off => section.take(&client_auth::CA),
+        Mode::Optional | Mode::Required => section.require(&client_auth::CA),
     };
     let authorities = ca.and_then(|item| authorities(&item));
     match (mode, authorities) {
@@ -307,17 +292,13 @@ fn client_auth(mut section: Section<'_>) -> ClientAuth {
 }
 
 fn certificate(item: &Item<'_>) -> Option<Certificate> {
-    certificate_in(item, &mut item.clone().section(&[])?)
+    certificate_in(item, &mut item.clone().section(&tls_keys::CERTIFICATE)?)
 }
 
 /// The keys `chain` and `key` of a table.
 pub(super) fn certificate_in(item: &Item<'_>, section: &mut Section<'_>) -> Option<Certificate> {
-    let chain = section
-        .require("chain", "chain = \"server.pem\"")
-        .and_then(|item| item.path());
-    let key = section
-        .require("key", "key = \"server.key\"")
-        .and_then(|item| item.path());
+    let chain = section.required(&tls_keys::CHAIN);
+    let key = section.required(&tls_keys::KEY);
     let key = key?;
     match Certificate::load(&chain?, &key) {
         Ok(certificate) => {
@@ -333,77 +314,54 @@ pub(super) fn certificate_in(item: &Item<'_>, section: &mut Section<'_>) -> Opti
     }
 }
 
-fn limits(mut section: Section<'_>) -> (Limits, RequestLimits) {
-    let (default, requests) = (defaults::LIMITS, defaults::REQUEST_LIMITS);
-    let header_bytes = section
-        .take("header_bytes")
-        .and_then(|item| item.size(MIN_HEADER_BYTES, MAX_HEADER_BYTES));
+fn read_limits(mut section: Section<'_>) -> (Limits, RequestLimits) {
     let requests = RequestLimits {
-        body_bytes: section
-            .take("body_bytes")
-            .and_then(|item| item.size_or_unlimited())
-            .unwrap_or(requests.body_bytes),
-        in_flight: section.count_or("in_flight", (0, MAX_CONNECTIONS), requests.in_flight),
+        body_bytes: section.read(&limits::BODY_BYTES),
+        in_flight: section.read(&limits::IN_FLIGHT),
     };
     let limits = Limits {
-        connections: section.count_or("connections", (1, MAX_CONNECTIONS), default.connections),
-        header_bytes: header_bytes.unwrap_or(default.header_bytes),
-        headers: section.count_or("headers", (1, MAX_HEADERS), default.headers),
-        tls_handshake_timeout: section.duration_or(
-            "tls_handshake_timeout",
-            Zero::Refused,
-            default.tls_handshake_timeout,
-        ),
-        header_timeout: section.duration_or("header_timeout", Zero::Refused, default.header_timeout),
-        idle_timeout: section.duration_or("idle_timeout", Zero::Refused, default.idle_timeout),
-        body_read_timeout: section.duration_or("body_read_timeout", Zero::Refused, default.body_read_timeout),
-        h2_streams: section.u32_or("h2_streams", (1, MAX_STREAMS), default.h2_streams),
+        connections: section.read(&limits::CONNECTIONS),
+        header_bytes: section.read(&limits::HEADER_BYTES),
+        headers: section.read(&limits::HEADERS),
+        tls_handshake_timeout: section.read(&limits::TLS_HANDSHAKE_TIMEOUT),
+        header_timeout: section.read(&limits::HEADER_TIMEOUT),
+        idle_timeout: section.read(&limits::IDLE_TIMEOUT),
+        body_read_timeout: section.read(&limits::BODY_READ_TIMEOUT),
+        h2_streams: section.read(&limits::H2_STREAMS),
     };
     (limits, requests)
 }
 
 /// `[forwarded]`.
 pub(super) fn forwarded(root: &mut Section<'_>) -> OptionalFields {
-    let Some(mut section) = root.section("forwarded", &[]) else {
+    let Some(mut section) = root.section(&tables::FORWARDED) else {
         return OptionalFields::default();
     };
     OptionalFields {
-        real_ip: section.flag_or("real_ip", false),
-        port: section.flag_or("port", false),
+        real_ip: section.read(&keys::REAL_IP),
+        port: section.read(&keys::PORT),
     }
 }
 
 /// `[log]`.
-pub(super) fn log(root: &mut Section<'_>) -> (telemetry::LogSettings, Option<RecorderSettings>) {
-    let default = defaults::LOG;
-    let Some(mut section) = root.section("log", &[]) else {
-        return (default, None);
+pub(super) fn read_log(root: &mut Section<'_>) -> (telemetry::LogSettings, Option<RecorderSettings>) {
+    let Some(mut section) = root.section(&tables::LOG) else {
+        return (log::defaults(), None);
     };
-    let levels = [
-        ("error", Level::ERROR),
-        ("warn", Level::WARN),
-        ("info", Level::INFO),
-        ("debug", Level::DEBUG),
-        ("trace", Level::TRACE),
-    ];
-    let record = section.section("record", &[]).and_then(record);
+    let record = section.section(&log::RECORD).and_then(record);
     let settings = telemetry::LogSettings {
-        level: section.choice_or("level", &levels, default.level),
-        format: section.choice_or(
-            "format",
-            &[("text", LogFormat::Text), ("json", LogFormat::Json)],
-            default.format,
-        ),
-        access: section.flag_or("access", default.access),
-        query: section.flag_or("query", default.query),
+        level: section.read(&log::LEVEL),
+        format: section.read(&log::FORMAT),
+        access: section.read(&log::ACCESS),
+        query: section.read(&log::QUERY),
     };
     (settings, record)
 }
 
 /// `log.record`: the file of recorded requests, and the key of their credentials.
 fn record(mut section: Section<'_>) -> Option<RecorderSettings> {
-    let file = section.require("file", "file = \"requests.jsonl\"").and_then(|item| {
-        let file = item.location()?;
+    let file = section.require(&log::record::FILE).and_then(|item| {
+        let file = log::record::FILE.read(&item)?;
         if file
             .parent()
             .is_some_and(|folder| !folder.as_os_str().is_empty() && !folder.is_dir())
@@ -415,15 +373,13 @@ fn record(mut section: Section<'_>) -> Option<RecorderSettings> {
         }
         Some(file)
     });
-    let key = section
-        .require("seal", "seal = { file = \"record.key\" }")
-        .and_then(|item| {
-            let key = SealKey::new(item.secret_bytes()?);
-            key.map_err(|error| {
-                let help = "name a file of 32 random bytes, as `head -c 32 /dev/urandom > record.key` writes";
-                item.refuse(error.to_string(), help);
-            })
-            .ok()
-        });
+    let key = section.require(&log::record::SEAL).and_then(|item| {
+        let key = SealKey::new(log::record::SEAL.read(&item)?);
+        key.map_err(|error| {
+            let help = "name a file of 32 random bytes, as `head -c 32 /dev/urandom > record.key` writes";
+            item.refuse(error.to_string(), help);
+        })
+        .ok()
+    });
     Some(RecorderSettings { file: file?, key: key? })
 }

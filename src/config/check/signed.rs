@@ -2,7 +2,6 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use authgate_auth::identity_signer::IdentitySignerSettings;
 use authgate_auth::jwt::identity_key::IdentityKey;
@@ -13,14 +12,10 @@ use http::HeaderName;
 use http::header::AUTHORIZATION;
 
 use super::value_source::source;
-use crate::config::reader::{Item, Zero};
-use crate::config::{PublishedKey, defaults};
+use crate::config::PublishedKey;
+use crate::config::keys::identity::signed::{self as keys, key as key_keys};
+use crate::config::reader::{Declared, Item};
 use crate::file;
-
-const EXAMPLE: &str = "keys = [{ algorithm = \"EdDSA\", file = \"identity.key\" }]";
-const MIN_TTL: Duration = Duration::from_secs(1);
-/// A token that leaks can be used until it expires.
-const MAX_TTL: Duration = Duration::from_secs(60 * 60);
 
 /// What `signed` says, without the audience.
 #[derive(Debug, Clone)]
@@ -31,7 +26,7 @@ pub(super) struct Signed {
     /// The first one signs.
     key: Arc<IdentityKey>,
     issuer: String,
-    ttl: Duration,
+    ttl: std::time::Duration,
     /// `None`: the standard ones, and the claims and attributes that `headers` names.
     facts: Option<Vec<ValueSource>>,
 }
@@ -49,7 +44,7 @@ impl Signed {
         let facts = self.facts.clone().unwrap_or_else(|| {
             let named = table.headers().iter().map(|(_, source)| source);
             let named = named.filter(|source| matches!(source, ValueSource::Claim(_) | ValueSource::Attribute(_)));
-            defaults::SIGNED_FACTS.iter().chain(named).cloned().collect()
+            keys::DEFAULT_FACTS.iter().chain(named).cloned().collect()
         });
         IdentitySignerSettings {
             header: self.header.clone(),
@@ -68,17 +63,18 @@ pub(super) fn signed(item: Item<'_>, published: &mut Vec<WrittenKey>, names: &mu
         return None;
     }
     let span = item.span();
-    let mut section = item.section(&[])?;
-    let (header, header_span) = match section.take("header") {
-        None => (Some(defaults::SIGNED_HEADER.to_owned()), span),
+    let mut section = item.section(&keys::TABLE)?;
+    let (header, header_span) = match section.take(&keys::HEADER) {
+        None => (Some(keys::DEFAULT_HEADER.to_owned()), span),
         Some(item) => (header(&item), item.span()),
     };
-    let key = section.require("keys", EXAMPLE).and_then(|item| keys(&item, published));
-    let issuer = section.text_or("issuer", defaults::SIGNED_ISSUER);
-    let ttl = section
-        .take("ttl")
-        .map_or(Some(defaults::SIGNED_TTL), |item| ttl(&item));
-    let facts = section.take("facts").map(|item| facts(&item));
+    let key = section
+        .require(&keys::KEYS)
+        .and_then(|item| read_keys(&item, published));
+    let issuer = section.read(&keys::ISSUER);
+    let ttl = section.take(&keys::TTL);
+    let ttl = ttl.map_or(Some(keys::TTL.default()), |item| keys::TTL.read(&item));
+    let facts = section.take(&keys::FACTS).map(|item| facts(&item));
     let written = header?;
     let header = HeaderName::try_from(&written).ok()?;
     names.push(written.into());
@@ -97,35 +93,25 @@ pub(super) fn signed(item: Item<'_>, published: &mut Vec<WrittenKey>, names: &mu
 
 /// The name of the header, as the file writes it.
 fn header(item: &Item<'_>) -> Option<String> {
-    let name = item.header_name()?;
+    let name = keys::HEADER.read(item)?;
     if name == AUTHORIZATION {
         item.refuse(
             "Authorization carries the credential",
-            format!("write another name, such as {:?}", defaults::SIGNED_HEADER),
+            format!("write another name, such as {:?}", keys::DEFAULT_HEADER),
         );
         return None;
     }
     item.non_empty_text()
 }
 
-fn ttl(item: &Item<'_>) -> Option<Duration> {
-    let ttl = item.duration(Zero::Refused)?;
-    if !(MIN_TTL..=MAX_TTL).contains(&ttl) {
-        item.refuse(
-            "the lifetime is out of range: a token that leaks can be used until it expires",
-            "write a duration from \"1s\" to \"1h\"",
-        );
-        return None;
-    }
-    Some(ttl)
-}
-
 fn facts(item: &Item<'_>) -> Option<Vec<ValueSource>> {
-    const EXAMPLE: &str = "facts = [\"username\", \"groups\", \"attributes.tenant\"]";
     let mut facts: Vec<ValueSource> = Vec::new();
-    let list = item.list(EXAMPLE)?;
+    let list = item.list(&keys::FACTS)?;
     for item in &list {
-        let text = item.text_for("a field of an identity", &format!("write `{EXAMPLE}`"))?;
+        let text = item.text_for(
+            "a field of an identity",
+            &format!("write `{}`", keys::FACTS.example_toml()),
+        )?;
         let fact = source(&text)?;
         if fact == ValueSource::Id {
             text.refuse("is in every token, as the claim `sub`", "remove it");
@@ -138,19 +124,19 @@ fn facts(item: &Item<'_>) -> Option<Vec<ValueSource>> {
 }
 
 /// Reads the list; returns the key that signs.
-fn keys(item: &Item<'_>, published: &mut Vec<WrittenKey>) -> Option<Arc<IdentityKey>> {
-    let list = item.non_empty_list_of_tables(EXAMPLE)?;
-    let mut keys: Vec<Arc<IdentityKey>> = Vec::new();
+fn read_keys(item: &Item<'_>, published: &mut Vec<WrittenKey>) -> Option<Arc<IdentityKey>> {
+    let list = item.non_empty_list_of_tables(&keys::KEYS)?;
+    let mut read: Vec<Arc<IdentityKey>> = Vec::new();
     for item in &list {
         let Some(key) = key(item) else { continue };
         let key = Arc::new(key);
-        if keys.iter().any(|other| other.fingerprint() == key.fingerprint()) {
+        if read.iter().any(|other| other.fingerprint() == key.fingerprint()) {
             item.refuse("this key is listed twice", "remove one of them");
         }
         add(item, &key, published);
-        keys.push(key);
+        read.push(key);
     }
-    (keys.len() == list.len()).then(|| keys.swap_remove(0))
+    (read.len() == list.len()).then(|| read.swap_remove(0))
 }
 
 /// Publishes a key, if another `signed` table has not already done so.
@@ -177,13 +163,13 @@ fn add(item: &Item<'_>, key: &Arc<IdentityKey>, published: &mut Vec<WrittenKey>)
 }
 
 fn key(item: &Item<'_>) -> Option<IdentityKey> {
-    let mut section = item.clone().section(&[])?;
+    let mut section = item.clone().section(&key_keys::TABLE)?;
     let known = IdentityKey::ALGORITHMS.map(|algorithm| (algorithm.name(), algorithm));
     let algorithm = section
-        .require("algorithm", "algorithm = \"EdDSA\"")
-        .and_then(|item| item.text()?.choice(&known, &[]));
-    let file_item = section.require("file", "file = \"identity.key\"");
-    let kid = section.take("kid").map(|item| item.non_empty_text());
+        .require(&key_keys::ALGORITHM)
+        .and_then(|item| item.text()?.choice(&known));
+    let file_item = section.require(&key_keys::FILE);
+    let kid = section.take(&key_keys::KID).map(|item| key_keys::KID.read(&item));
     let (algorithm, file_item) = (algorithm?, file_item?);
     let kid = match kid {
         None => None,

@@ -7,28 +7,19 @@ use authgate_auth::AuthenticatorSettings;
 use authgate_auth::jwt::Users;
 use authgate_auth::store::django::TokenKey;
 use authgate_auth::store::embedded::EmbeddedSettings;
-use authgate_auth::store::redis::{Endpoint, Invalidation, Login, RedisSettings, Seal, Servers};
+use authgate_auth::store::redis::{Endpoint, Login, RedisSettings, Seal, Servers};
 use authgate_auth::store::{Digests, StoreKind, StoreSettings};
 
 use super::Names;
 use super::common::digests;
 use super::django_store::django;
 use super::redis_servers::{servers, tls};
-use crate::config::defaults;
-use crate::config::reader::{Item, Section, Zero};
+use crate::config::keys::stores::{self as keys, Kind};
+use crate::config::keys::{self as tables};
+use crate::config::reader::{Item, Section};
 
 /// The word that means no store in other keys.
 pub(super) const NONE: &str = "none";
-
-/// Reads the table of one kind of store.
-type ReadKind = fn(Section<'_>) -> Option<StoreKind>;
-
-/// Every kind of store: the value of `kind`, and the function that reads the table.
-const KINDS: [(&str, ReadKind); 3] = [
-    ("redis", |section| redis(section).map(StoreKind::Redis)),
-    ("embedded", |section| embedded(section).map(StoreKind::Embedded)),
-    ("django", |section| django(section).map(StoreKind::Django)),
-];
 
 /// The parsed stores.
 #[derive(Debug)]
@@ -148,7 +139,8 @@ pub(super) fn stores(root: &mut Section<'_>) -> Stores {
         names: Names::new("stores", "store"),
         settings: Vec::new(),
     };
-    let Some(mut section) = root.section("stores", &[]) else {
+    let section = root.take(&tables::STORES).and_then(Item::names);
+    let Some(mut section) = section else {
         return stores;
     };
     for named in section.take_all() {
@@ -160,7 +152,7 @@ pub(super) fn stores(root: &mut Section<'_>) -> Stores {
             );
         }
         stores.names.add(&name, named.span.clone());
-        if let Some(kind) = named.item.section(&[]).and_then(kind) {
+        if let Some(kind) = kind(named.item) {
             stores.settings.push(StoreSettings { name, kind });
         }
     }
@@ -168,25 +160,25 @@ pub(super) fn stores(root: &mut Section<'_>) -> Stores {
     stores
 }
 
-fn kind(mut section: Section<'_>) -> Option<StoreKind> {
-    let kind = section
-        .require("kind", "kind = \"redis\"`, `kind = \"embedded\"` or `kind = \"django\"")
-        .and_then(|item| item.text()?.choice(&KINDS, &[]));
-    match kind {
-        Some(read) => read(section),
-        None => {
-            // Without a kind, the other keys cannot be checked.
-            section.take_all();
-            None
-        }
+fn kind(item: Item<'_>) -> Option<StoreKind> {
+    match item.kind(&keys::KIND, &keys::UNKNOWN)? {
+        Kind::Redis => item.section(&keys::REDIS).and_then(redis).map(StoreKind::Redis),
+        Kind::Embedded => item
+            .section(&keys::EMBEDDED)
+            .and_then(embedded)
+            .map(StoreKind::Embedded),
+        Kind::Django => item
+            .section(&tables::django::TABLE)
+            .and_then(django)
+            .map(StoreKind::Django),
     }
 }
 
 fn redis(mut section: Section<'_>) -> Option<RedisSettings> {
     let servers = servers(&mut section);
-    let username = section.take("username").and_then(|item| item.non_empty_text());
-    let password_item = section.take("password");
-    let password = password_item.as_ref().and_then(Item::secret_text);
+    let username = section.optional(&keys::USERNAME);
+    let password_item = section.take(&keys::PASSWORD);
+    let password = password_item.as_ref().and_then(|item| keys::PASSWORD.read(item));
     if let (Some(item), Some(Servers::Single(endpoint))) = (&password_item, &servers)
         && endpoint.has_password()
     {
@@ -194,25 +186,21 @@ fn redis(mut section: Section<'_>) -> Option<RedisSettings> {
     }
     let tls = servers.as_ref().and_then(|servers| {
         let has_tls = servers.endpoints().first().is_some_and(Endpoint::has_tls);
-        tls(&mut section, has_tls)
+        tls(&mut section, &keys::TLS, has_tls)
     });
-    let writer = section.take("writer").and_then(|item| writer(&item));
-    let prefix = match section.take("prefix").and_then(|item| item.text()) {
+    let writer = section.section(&keys::WRITER).and_then(writer);
+    let prefix = match section.take(&keys::PREFIX).and_then(|item| item.text()) {
         Some(text) if text.as_str().chars().any(char::is_control) => {
             text.refuse("has control characters", "write plain text, such as \"authgate:\"");
             String::new()
         }
         Some(text) => text.into_string(),
-        None => defaults::STORE_PREFIX.to_owned(),
+        None => keys::PREFIX.default(),
     };
-    let timeout = section.duration_or("timeout", Zero::Refused, defaults::STORE_TIMEOUT);
-    let choices = [("tracking", Invalidation::Tracking), ("off", Invalidation::Off)];
-    let invalidation = section
-        .take("invalidation")
-        .and_then(|item| item.text()?.choice(&choices, &[]))
-        .unwrap_or(defaults::INVALIDATION);
-    let digests = digests(&mut section, defaults::DIGEST);
-    let seal = section.take("seal").as_ref().and_then(seal);
+    let timeout = section.read(&keys::TIMEOUT);
+    let invalidation = section.read(&keys::INVALIDATION);
+    let digests = digests(&mut section, &keys::DIGEST, keys::DEFAULT_DIGEST);
+    let seal = section.take(&keys::SEAL).as_ref().and_then(seal);
     Some(RedisSettings {
         servers: servers?,
         username,
@@ -229,7 +217,7 @@ fn redis(mut section: Section<'_>) -> Option<RedisSettings> {
 
 /// The key is the whole file.
 fn seal(item: &Item<'_>) -> Option<Seal> {
-    let seal = Seal::new(&item.secret_bytes()?);
+    let seal = Seal::new(&keys::SEAL.read(item)?);
     seal.map_err(|error| {
         let help =
             "write `seal = { file = \"seal.key\" }`, and the file with `umask 077; head -c 32 /dev/urandom > seal.key`";
@@ -239,14 +227,9 @@ fn seal(item: &Item<'_>) -> Option<Seal> {
 }
 
 /// `writer`: the role that writes, where the other one may only read.
-fn writer(item: &Item<'_>) -> Option<Login> {
-    let mut section = item.clone().section(&[])?;
-    let username = section
-        .require("username", "username = \"authgate-writer\"")
-        .and_then(|item| item.non_empty_text());
-    let password = section
-        .require("password", "password = { file = \"…\" }")
-        .and_then(|item| item.secret_text());
+fn writer(mut section: Section<'_>) -> Option<Login> {
+    let username = section.required(&keys::writer::USERNAME);
+    let password = section.required(&keys::writer::PASSWORD);
     Some(Login {
         username: username?,
         password: password?,
@@ -254,8 +237,8 @@ fn writer(item: &Item<'_>) -> Option<Login> {
 }
 
 fn embedded(mut section: Section<'_>) -> Option<EmbeddedSettings> {
-    let item = section.require("file", "file = \"tokens.toml\"")?;
-    let file = item.location()?;
+    let item = section.require(&keys::FILE)?;
+    let file = keys::FILE.read(&item)?;
     if !file.exists() {
         item.warn(
             format!(
@@ -267,6 +250,6 @@ fn embedded(mut section: Section<'_>) -> Option<EmbeddedSettings> {
     }
     Some(EmbeddedSettings {
         file,
-        digests: digests(&mut section, defaults::DIGEST),
+        digests: digests(&mut section, &keys::DIGEST, keys::DEFAULT_DIGEST),
     })
 }

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use authgate_http::server::socket_file::MAX_SOCKET_PATH;
 use authgate_http::upstream::{
-    Balance, HealthCheck, HostMode, Server, SpoolSettings, Tls, Transport, UnsizedBodies, UpstreamSettings,
+    HealthCheck, HostMode, Server, SpoolSettings, Tls, Transport, UnsizedBodies, UpstreamSettings,
 };
-use bytesize::ByteSize;
 use http::header::AUTHORIZATION;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderName, HeaderValue, Uri};
@@ -18,19 +17,17 @@ use super::client_tls::{ClientTls, client_tls};
 use super::identity::Identities;
 use super::route_match::is_host;
 use crate::config::Route;
+use crate::config::keys::upstreams::{
+    self as keys, buffer, health as health_keys, secret_header as secret_keys, server as server_keys,
+    spool as spool_keys,
+};
+use crate::config::keys::{self as tables};
 use crate::config::modes::UnsizedMode;
-use crate::config::reader::{Item, Section, Text, Zero, fold};
-use crate::config::{defaults, secrets};
+use crate::config::reader::{Declared, Item, Section, Text, fold};
+use crate::config::secrets;
 use crate::proxy::routes::HostPattern;
 
-const MAX_IN_FLIGHT: u64 = 10_000_000;
-/// For each request in flight.
-const MAX_BUFFER: ByteSize = ByteSize::mib(64);
-const MAX_SPOOL: ByteSize = ByteSize::tib(1024);
-const MAX_RETRIES: u64 = 10;
-const MAX_WEIGHT: u64 = 1_000;
 const LOCALHOST: HeaderValue = HeaderValue::from_static("localhost");
-const SERVERS: &str = "servers = [\"http://127.0.0.1:8000\"]";
 
 /// The parsed upstreams.
 pub(super) struct Upstreams<'c> {
@@ -49,26 +46,21 @@ pub(super) fn upstreams<'c>(root: &mut Section<'c>, identities: &mut Identities)
         secrets: Vec::new(),
         checks_without_host: Vec::new(),
     };
-    let Some(item) = root.require("upstreams", &format!("[upstreams.app]` and `{SERVERS}")) else {
-        return upstreams;
-    };
-    let Some(mut section) = item.section(&[]) else {
+    let section = root.require(&tables::UPSTREAMS).and_then(Item::names);
+    let Some(mut section) = section else {
         return upstreams;
     };
     let all = section.take_all();
     if all.is_empty() {
-        section.report_missing(
-            "no upstream is defined",
-            format!("write `[upstreams.app]` and `{SERVERS}`"),
-        );
+        section.report_missing("no upstream is defined", tables::UPSTREAMS.missing_help());
     }
     for named in all {
         let name: Arc<str> = named.name.into();
         upstreams.names.add(&name, named.span.clone());
-        let Some(mut section) = named.item.section(&[]) else {
+        let Some(mut section) = named.item.section(&keys::TABLE) else {
             continue;
         };
-        identities.add_upstream(&name, section.section("identity", &[]));
+        identities.add_upstream(&name, section.section(&keys::IDENTITY));
         let settings = upstream(section, Arc::clone(&name), &mut upstreams);
         upstreams.settings.insert(name, settings);
     }
@@ -92,8 +84,8 @@ pub(super) fn refuse_secrets(upstreams: &Upstreams<'_>, taken: &HashSet<String>)
 fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<'c>) -> UpstreamSettings {
     let mut servers: Vec<Server> = Vec::new();
     let list = section
-        .require("servers", SERVERS)
-        .and_then(|item| item.non_empty_list(SERVERS))
+        .require(&keys::SERVERS)
+        .and_then(|item| item.non_empty_list(&keys::SERVERS))
         .unwrap_or_default();
     for item in list {
         let Some((server, text)) = server(&item) else { continue };
@@ -107,41 +99,31 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<
     }
     let tls = tls(&mut section, &servers);
     let secret_header = section
-        .take("secret_header")
-        .and_then(|item| item.section(&[]))
+        .section(&keys::SECRET_HEADER)
         .and_then(|section| secret_header(section, &mut found.secrets));
     let mode = section
-        .take("host")
+        .take(&keys::HOST)
         .and_then(|item| host(&item))
-        .unwrap_or(defaults::HOST);
+        .unwrap_or(HostMode::Preserve);
     let check = section
-        .take("health")
-        .and_then(|item| item.section(&[]))
+        .section(&keys::HEALTH)
         .and_then(|section| check(section, &mode, &name, &mut found.checks_without_host));
     let (request_buffer, response_buffer) = buffers(&mut section);
     let unsized_mode = unsized_mode(&mut section, &servers);
-    let balance = [
-        ("least-request", Balance::LeastRequest),
-        ("round-robin", Balance::RoundRobin),
-    ];
     UpstreamSettings {
         name,
         servers,
-        balance: section.choice_or("balance", &balance, defaults::BALANCE),
+        balance: section.read(&keys::BALANCE),
         host: mode,
-        connect_timeout: section.duration_or("connect_timeout", Zero::Refused, defaults::CONNECT_TIMEOUT),
-        response_timeout: section.duration_or("response_timeout", Zero::Refused, defaults::RESPONSE_TIMEOUT),
-        idle_timeout: section.duration_or("idle_timeout", Zero::Allowed, defaults::UPSTREAM_IDLE_TIMEOUT),
-        body_read_timeout: section.duration_or(
-            "body_read_timeout",
-            Zero::Refused,
-            defaults::UPSTREAM_BODY_READ_TIMEOUT,
-        ),
-        in_flight: section.count_or("in_flight", (0, MAX_IN_FLIGHT), defaults::UPSTREAM_IN_FLIGHT),
+        connect_timeout: section.read(&keys::CONNECT_TIMEOUT),
+        response_timeout: section.read(&keys::RESPONSE_TIMEOUT),
+        idle_timeout: section.read(&keys::IDLE_TIMEOUT),
+        body_read_timeout: section.read(&keys::BODY_READ_TIMEOUT),
+        in_flight: section.read(&keys::IN_FLIGHT),
         request_buffer,
         unsized_bodies: unsized_mode,
         response_buffer,
-        retries: section.u32_or("retries", (0, MAX_RETRIES), defaults::RETRIES),
+        retries: section.read(&keys::RETRIES),
         secret_header,
         health_check: check,
         tls,
@@ -150,28 +132,16 @@ fn upstream<'c>(mut section: Section<'c>, name: Arc<str>, found: &mut Upstreams<
 
 /// `buffer`: the buffers for request and response bodies.
 fn buffers(section: &mut Section<'_>) -> (usize, usize) {
-    let mut section = section.section("buffer", &[]);
-    let mut size = |name, default| {
-        let item = section.as_mut().and_then(|section| section.take(name));
-        let size = item.and_then(|item| item.size(ByteSize::b(0), MAX_BUFFER));
-        size.unwrap_or(default)
-    };
-    (
-        size("request", defaults::REQUEST_BUFFER),
-        size("response", defaults::RESPONSE_BUFFER),
-    )
+    match section.section(&keys::BUFFER) {
+        Some(mut section) => (section.read(&buffer::REQUEST), section.read(&buffer::RESPONSE)),
+        None => (buffer::REQUEST.default(), buffer::RESPONSE.default()),
+    }
 }
 
 /// `unsized` and `spool`: how request bodies without a length that exceed the buffer are sent.
 fn unsized_mode(section: &mut Section<'_>, servers: &[Server]) -> UnsizedBodies {
-    let modes = [
-        ("spool", UnsizedMode::Spool),
-        ("stream", UnsizedMode::Stream),
-        ("refuse", UnsizedMode::Refuse),
-    ];
-    let (unsized_item, spool_item) = (section.take("unsized"), section.take("spool"));
-    let written = unsized_item.as_ref().and_then(|item| item.text()?.choice(&modes, &[]));
-    let mode = written.unwrap_or(defaults::UNSIZED);
+    let (unsized_item, spool_item) = (section.take(&keys::UNSIZED), section.take(&keys::SPOOL));
+    let mode = keys::UNSIZED.read_or_default(unsized_item.as_ref());
     let is_http2 = !servers.is_empty() && servers.iter().all(|server| server.transport == Transport::H2c);
     if is_http2 {
         for (name, item) in [("unsized", &unsized_item), ("spool", &spool_item)] {
@@ -194,36 +164,35 @@ fn unsized_mode(section: &mut Section<'_>, servers: &[Server]) -> UnsizedBodies 
     match mode {
         UnsizedMode::Stream => UnsizedBodies::Stream,
         UnsizedMode::Refuse => UnsizedBodies::Refuse,
-        UnsizedMode::Spool => UnsizedBodies::Spool(match spool_item.and_then(|item| item.section(&[])) {
-            Some(own) => spool(own),
-            None => {
-                if !Path::new(defaults::SPOOL_DIR).is_dir() {
-                    let problem = section.problem(
-                        format!("the folder {} does not exist: requests whose long bodies have no length will be answered with 503", defaults::SPOOL_DIR),
+        UnsizedMode::Spool => {
+            UnsizedBodies::Spool(match spool_item.and_then(|item| item.section(&spool_keys::TABLE)) {
+                Some(own) => spool(own),
+                None => {
+                    let dir = spool_keys::DIR.default();
+                    if !Path::new(&dir).is_dir() {
+                        let problem = section.problem(
+                        format!("the folder {dir} does not exist: requests whose long bodies have no length will be answered with 503"),
                         "create it, or write `spool = { dir = \"…\" }` or `unsized = \"refuse\"`",
                     );
-                    section.add(problem.into_warning());
+                        section.add(problem.into_warning());
+                    }
+                    SpoolSettings {
+                        dir: Path::new(&dir).into(),
+                        body: spool_keys::BODY.default() as u64,
+                        total: spool_keys::TOTAL.default() as u64,
+                    }
                 }
-                SpoolSettings {
-                    dir: Path::new(defaults::SPOOL_DIR).into(),
-                    body: defaults::SPOOL_BODY.as_u64(),
-                    total: defaults::SPOOL_TOTAL.as_u64(),
-                }
-            }
-        }),
+            })
+        }
     }
 }
 
 fn spool(mut section: Section<'_>) -> SpoolSettings {
-    let dir_item = section.take("dir");
-    let (body_item, total_item) = (section.take("body"), section.take("total"));
-    let size = |item: &Option<Item<'_>>, default: ByteSize| {
-        let size = item.as_ref().and_then(|item| item.size(ByteSize::b(1), MAX_SPOOL));
-        size.map_or(default.as_u64(), |size| size as u64)
-    };
+    let dir_item = section.take(&spool_keys::DIR);
+    let (body_item, total_item) = (section.take(&spool_keys::BODY), section.take(&spool_keys::TOTAL));
     let (body, total) = (
-        size(&body_item, defaults::SPOOL_BODY),
-        size(&total_item, defaults::SPOOL_TOTAL),
+        spool_keys::BODY.read_or_default(body_item.as_ref()) as u64,
+        spool_keys::TOTAL.read_or_default(total_item.as_ref()) as u64,
     );
     if body > total
         && let Some(item) = body_item.as_ref().or(total_item.as_ref())
@@ -243,8 +212,9 @@ fn spool(mut section: Section<'_>) -> SpoolSettings {
         }
         Some(dir)
     });
+    let dir = dir.unwrap_or_else(|| spool_keys::DIR.default().into());
     SpoolSettings {
-        dir: dir.as_deref().unwrap_or(Path::new(defaults::SPOOL_DIR)).into(),
+        dir: dir.as_path().into(),
         body,
         total,
     }
@@ -253,12 +223,12 @@ fn spool(mut section: Section<'_>) -> SpoolSettings {
 /// A URL, or `{ url = "…" }`.
 fn server<'c>(item: &Item<'c>) -> Option<(Server, Text<'c>)> {
     let (url, weight) = if item.value().get("url").is_some() || item.value().get("weight").is_some() {
-        let mut section = item.clone().section(&[])?;
-        let weight = section.u32_or("weight", (1, MAX_WEIGHT), defaults::WEIGHT);
-        let url = section.require("url", "url = \"http://127.0.0.1:8000\"")?;
+        let mut section = item.clone().section(&server_keys::TABLE)?;
+        let weight = section.read(&server_keys::WEIGHT);
+        let url = section.require(&server_keys::URL)?;
         (url, weight)
     } else {
-        (item.clone(), defaults::WEIGHT)
+        (item.clone(), server_keys::WEIGHT.default())
     };
     let text = url.text_for("the URL of a server", "write a URL, such as \"http://127.0.0.1:8000\"")?;
     let (transport, authority) = parse(&text)?;
@@ -334,8 +304,8 @@ fn check(
     name: &Arc<str>,
     unnamed: &mut Vec<Arc<str>>,
 ) -> Option<HealthCheck> {
-    let interval = section.duration_or("interval", Zero::Refused, defaults::HEALTH_INTERVAL);
-    let own = section.take("host").and_then(|item| {
+    let interval = section.read(&health_keys::INTERVAL);
+    let own = section.take(&health_keys::HOST).and_then(|item| {
         let text = item.text()?;
         let value = host_value(text.as_str());
         if value.is_none() {
@@ -355,7 +325,7 @@ fn check(
             Some(LOCALHOST)
         }
     };
-    let text = section.require("path", "path = \"/healthz\"")?;
+    let text = section.require(&health_keys::PATH)?;
     let text = text.text_for("a path", "write a path, such as \"/healthz\"")?;
     let path = PathAndQuery::try_from(text.as_str())
         .ok()
@@ -398,7 +368,7 @@ fn tls(section: &mut Section<'_>, servers: &[Server]) -> Option<Tls> {
         config,
         made_from,
         server_name,
-    } = client_tls(section, has_https, unused)?;
+    } = client_tls(section, &keys::TLS, has_https, unused)?;
     Some(Tls {
         config,
         digest: made_from,
@@ -411,14 +381,14 @@ fn secret_header<'c>(
     mut section: Section<'c>,
     secrets: &mut Vec<(Item<'c>, HeaderName)>,
 ) -> Option<(HeaderName, HeaderValue)> {
-    let name = section.require("name", "name = \"X-Gateway-Secret\"").and_then(|item| {
-        let name = item.header_name()?;
+    let name = section.require(&secret_keys::NAME).and_then(|item| {
+        let name = secret_keys::NAME.read(&item)?;
         secrets.push((item, name.clone()));
         Some(name)
     });
-    let value = section.require("value", "value = { file = \"secret\" }");
+    let value = section.require(&secret_keys::VALUE);
     let value = value.and_then(|item| {
-        let secret = item.secret_text()?;
+        let secret = secret_keys::VALUE.read(&item)?;
         let text = secret.expose().as_str();
         let is_whole = !text.is_empty() && text.trim() == text;
         let value = HeaderValue::from_str(text).ok().filter(|_| is_whole);

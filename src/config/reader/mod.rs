@@ -3,8 +3,11 @@
 //! A key that was not taken is a problem: a [`Section`] reports it when it is dropped, so no key can be ignored by mistake.
 //! A value that cannot be read is reported and becomes `None`, or the default, so that reading continues.
 
+mod key;
 mod private_files;
+mod shape;
 mod text;
+pub(crate) mod types;
 mod value;
 
 use std::cell::{OnceCell, RefCell};
@@ -15,9 +18,12 @@ use authgate_auth::fetch::FetchTls;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+pub(crate) use self::key::{About, Declared, DefaultKey, Key, Misplaced, Presence, Raw, Sub, Table, listed};
+pub(crate) use self::shape::{Form, Shape};
 pub(crate) use self::text::Text;
-pub(crate) use self::value::{Zero, fold, header_name, is_connection_specific, is_token_byte};
+pub(crate) use self::value::{fold, header_name, is_connection_specific, is_token_byte};
 use super::key_path::join;
+use super::keys;
 use super::named_file::NamedFile;
 use super::problem::{Problem, Problems};
 
@@ -32,6 +38,18 @@ pub(crate) struct Context {
     pub(crate) files: RefCell<Vec<NamedFile>>,
     /// TLS to identity providers with the root certificates of the system, once it is made.
     pub(crate) system_tls: OnceCell<FetchTls>,
+}
+
+#[cfg(test)]
+thread_local! {
+    /// The keys that this thread has read, each with the address of its table.
+    pub(crate) static READ_KEYS: RefCell<std::collections::HashSet<(usize, &'static str)>> = RefCell::default();
+}
+
+/// What distinguishes a table from others.
+#[cfg(test)]
+pub(crate) fn table_id(table: &'static Table) -> usize {
+    std::ptr::from_ref(table).addr()
 }
 
 impl Context {
@@ -51,15 +69,15 @@ impl Context {
 }
 
 /// A table that is being read. On drop it reports keys that were not taken.
-#[derive(Debug)]
 pub(crate) struct Section<'c> {
     context: &'c Context,
     key: String,
     span: Range<usize>,
     remaining: Vec<Entry<'c>>,
-    known: Vec<&'static str>,
-    missing: Vec<(&'static str, String)>,
-    unsupported: &'static [&'static str],
+    /// The keys that it can have. `None`: the operator chooses their names.
+    table: Option<&'static Table>,
+    /// Required keys that are missing, and what to write.
+    missing: Vec<(&'static dyn Declared, String)>,
 }
 
 #[derive(Debug)]
@@ -92,17 +110,19 @@ pub(crate) struct Item<'c> {
 impl<'c> Section<'c> {
     /// The whole file.
     pub(crate) fn root(context: &'c Context, table: &'c Spanned<DeTable<'c>>) -> Self {
-        Self::new(context, String::new(), 0..0, table.get_ref(), &[])
+        Self::new(context, String::new(), 0..0, table.get_ref(), Some(&keys::ROOT))
     }
 
     fn new(
         context: &'c Context,
         key: String,
         span: Range<usize>,
-        table: &'c DeTable<'c>,
-        unsupported: &'static [&'static str],
+        values: &'c DeTable<'c>,
+        table: Option<&'static Table>,
     ) -> Self {
-        let mut remaining: Vec<Entry<'c>> = table
+        let names = table.iter().flat_map(|table| table.names());
+        names.for_each(|name| context.problems.add_known_key(name));
+        let mut remaining: Vec<Entry<'c>> = values
             .iter()
             .map(|(name, value)| {
                 let key = join(&key, name.get_ref());
@@ -125,15 +145,9 @@ impl<'c> Section<'c> {
             key,
             span,
             remaining,
-            known: Vec::new(),
+            table,
             missing: Vec::new(),
-            unsupported,
         }
-    }
-
-    /// The key path of the table.
-    pub(crate) fn key(&self) -> &str {
-        &self.key
     }
 
     /// The position where it is opened.
@@ -142,23 +156,52 @@ impl<'c> Section<'c> {
     }
 
     /// Takes the value of a key that may be absent.
-    pub(crate) fn take(&mut self, name: &'static str) -> Option<Item<'c>> {
-        self.known.push(name);
-        self.context.problems.add_known_key(name);
+    pub(crate) fn take(&mut self, key: &'static dyn Declared) -> Option<Item<'c>> {
+        let name = key.name();
+        #[cfg(test)]
+        self.record(key);
+        let at = self.remaining.iter().position(|entry| entry.name == name)?;
+        Some(self.remaining.remove(at).item)
+    }
+
+    /// Fails the test if the table does not declare the key, and records that it is read.
+    #[cfg(test)]
+    fn record(&self, key: &'static dyn Declared) {
+        let table = self.table.expect("a table with declared keys");
+        assert!(
+            table.keys.iter().any(|declared| std::ptr::addr_eq(*declared, key)),
+            "`{}` of `{}` is not declared in the table",
+            key.name(),
+            self.key
+        );
+        READ_KEYS.with_borrow_mut(|read| read.insert((table_id(table), key.name())));
+    }
+
+    /// Takes a key that belongs to another table, to report it.
+    pub(crate) fn take_misplaced(&mut self, name: &str) -> Option<Item<'c>> {
         let at = self.remaining.iter().position(|entry| entry.name == name)?;
         Some(self.remaining.remove(at).item)
     }
 
     /// Whether a key is absent, and was not taken.
-    pub(crate) fn lacks(&self, name: &str) -> bool {
-        self.remaining.iter().all(|entry| entry.name != name)
+    pub(crate) fn lacks(&self, key: &'static dyn Declared) -> bool {
+        self.remaining.iter().all(|entry| entry.name != key.name())
     }
 
-    /// Takes the value of a required key; `example` is what to write if it is missing.
-    pub(crate) fn require(&mut self, name: &'static str, example: &str) -> Option<Item<'c>> {
-        let item = self.take(name);
+    /// Takes the value of a required key.
+    pub(crate) fn require(&mut self, key: &'static dyn Declared) -> Option<Item<'c>> {
+        let item = self.take(key);
         if item.is_none() {
-            self.missing.push((name, format!("write `{example}`")));
+            self.missing.push((key, key.missing_help()));
+        }
+        item
+    }
+
+    /// The same, where another example fits better than that of the declaration.
+    pub(crate) fn require_as(&mut self, key: &'static dyn Declared, example: &str) -> Option<Item<'c>> {
+        let item = self.take(key);
+        if item.is_none() {
+            self.missing.push((key, format!("write `{example}`")));
         }
         item
     }
@@ -169,11 +212,6 @@ impl<'c> Section<'c> {
             .drain(..)
             .map(|Entry { name, span, item }| NamedEntry { name, span, item })
             .collect()
-    }
-
-    /// The table under a key, if it is there.
-    pub(crate) fn section(&mut self, name: &'static str, unsupported: &'static [&'static str]) -> Option<Section<'c>> {
-        self.take(name)?.section(unsupported)
     }
 
     /// Reports that something is missing in the table.
@@ -208,26 +246,27 @@ impl Drop for Section<'_> {
     fn drop(&mut self) {
         let mut misspelled = Vec::new();
         for entry in &self.remaining {
-            let nearest = nearest(entry.name, self.known.iter().copied());
-            misspelled.extend(nearest);
-            let (message, help) = if self.unsupported.contains(&entry.name) {
-                (
-                    format!("`{}` is not supported yet", entry.name),
-                    "this version does not have it; remove the key".to_owned(),
-                )
-            } else {
-                let help = match nearest {
-                    Some(name) => format!("did you mean `{name}`?"),
-                    None => format!("known keys: {}", self.known.join(", ")),
-                };
-                (format!("unknown key `{}`", entry.name), help)
+            let message = || format!("unknown key `{}`", entry.name);
+            let (message, help) = match self.table.map(|table| unknown(entry.name, &self.key, table)) {
+                None => (message(), "remove it".to_owned()),
+                Some(Unknown::Misplaced(key)) => (key.message.to_owned(), key.help.replace("{table}", &self.key)),
+                Some(Unknown::Misspelled(name)) => {
+                    misspelled.push(name);
+                    (message(), format!("did you mean `{name}`?"))
+                }
+                Some(Unknown::Other(help)) => (message(), help),
             };
             self.context
                 .problems
                 .add(Problem::error(entry.span.clone(), &entry.item.key, message, help));
         }
         // A misspelled key is not also reported as missing.
-        for (name, help) in self.missing.iter().filter(|(name, _)| !misspelled.contains(name)) {
+        let missing = self
+            .missing
+            .drain(..)
+            .filter(|(key, _)| !misspelled.contains(&key.name()));
+        for (key, help) in missing {
+            let name = key.name();
             let message = format!("`{name}` is missing");
             let problem = Problem::error(self.span.clone(), &join(&self.key, name), message, help);
             let problem = if self.key.is_empty() {
@@ -238,6 +277,33 @@ impl Drop for Section<'_> {
             self.context.problems.add(problem.into_missing());
         }
     }
+}
+
+/// What an unknown key may be.
+enum Unknown {
+    /// A key that belongs elsewhere.
+    Misplaced(&'static Misplaced),
+    /// Another key of the table.
+    Misspelled(&'static str),
+    /// Anything; the help says which keys there are.
+    Other(String),
+}
+
+fn unknown(written: &str, table_key: &str, table: &'static Table) -> Unknown {
+    if let Some(key) = table.misplaced.iter().find(|key| key.name == written) {
+        return Unknown::Misplaced(key);
+    }
+    if let Some(name) = nearest(written, table.names()) {
+        return Unknown::Misspelled(name);
+    }
+    let known: Vec<&str> = table.names().collect();
+    let known = format!("known keys: {}", known.join(", "));
+    let elsewhere = keys::tables_with(written);
+    Unknown::Other(match elsewhere.as_slice() {
+        [] => known,
+        [place] if place != table_key => format!("it is a key of `{place}`; {known}"),
+        _ => known,
+    })
 }
 
 impl<'c> Item<'c> {
@@ -289,25 +355,49 @@ impl<'c> Item<'c> {
         self.refuse(format!("expected {expected}, found {found}"), help);
     }
 
-    /// A table.
-    pub(crate) fn section(self, unsupported: &'static [&'static str]) -> Option<Section<'c>> {
-        if let DeValue::Table(table) = self.value {
-            return Some(Section::new(self.context, self.key, self.span, table, unsupported));
+    /// The last part of its key path.
+    pub(crate) fn name(&self) -> &str {
+        self.key.rsplit('.').next().unwrap_or_default()
+    }
+
+    /// A table with declared keys.
+    pub(crate) fn section(self, table: &'static Table) -> Option<Section<'c>> {
+        self.open(Some(table))
+    }
+
+    /// A table whose names the operator chooses.
+    pub(crate) fn names(self) -> Option<Section<'c>> {
+        self.open(None)
+    }
+
+    fn open(self, table: Option<&'static Table>) -> Option<Section<'c>> {
+        if let DeValue::Table(values) = self.value {
+            let mut section = Section::new(self.context, self.key, self.span, values, table);
+            // It was read, to choose the table.
+            if let Some(kind) = table
+                .filter(|table| table.kind.is_some())
+                .and_then(|table| table.find("kind"))
+            {
+                section.take(kind);
+            }
+            return Some(section);
         }
-        let last = self.key.rsplit('.').next().unwrap_or_default();
-        self.wrong_type("a table", &format!("write `[{}]`, or `{last} = {{ … }}`", self.key));
+        self.wrong_type(
+            "a table",
+            &format!("write `[{}]`, or `{} = {{ … }}`", self.key, self.name()),
+        );
         None
     }
 
-    /// A list; `example` is one. Each element is an item of its own.
-    pub(crate) fn list(&self, example: &str) -> Option<Vec<Item<'c>>> {
+    /// A list. Each element is an item of its own.
+    pub(crate) fn list(&self, key: &dyn Declared) -> Option<Vec<Item<'c>>> {
         if !matches!(self.value, DeValue::Table(_) | DeValue::Array(_)) {
             self.show();
         }
-        self.elements(example)
+        self.elements(key)
     }
 
-    fn elements(&self, example: &str) -> Option<Vec<Item<'c>>> {
+    fn elements(&self, key: &dyn Declared) -> Option<Vec<Item<'c>>> {
         match self.value {
             DeValue::Array(elements) => Some(
                 elements
@@ -322,34 +412,34 @@ impl<'c> Item<'c> {
                     .collect(),
             ),
             _ => {
-                self.wrong_type("a list", &format!("write `{example}`"));
+                self.wrong_type("a list", &key.missing_help());
                 None
             }
         }
     }
 
     /// A list that is not empty.
-    pub(crate) fn non_empty_list(&self, example: &str) -> Option<Vec<Item<'c>>> {
-        self.non_empty(self.list(example)?, example)
+    pub(crate) fn non_empty_list(&self, key: &dyn Declared) -> Option<Vec<Item<'c>>> {
+        self.non_empty(self.list(key)?, key)
     }
 
     /// A list of tables that may hold secrets: a value of another type is not shown.
-    pub(crate) fn non_empty_list_of_tables(&self, example: &str) -> Option<Vec<Item<'c>>> {
-        self.non_empty(self.elements(example)?, example)
+    pub(crate) fn non_empty_list_of_tables(&self, key: &dyn Declared) -> Option<Vec<Item<'c>>> {
+        self.non_empty(self.elements(key)?, key)
     }
 
-    fn non_empty(&self, elements: Vec<Item<'c>>, example: &str) -> Option<Vec<Item<'c>>> {
+    fn non_empty(&self, elements: Vec<Item<'c>>, key: &dyn Declared) -> Option<Vec<Item<'c>>> {
         if elements.is_empty() {
-            self.refuse("the list is empty", format!("write `{example}`"));
+            self.refuse("the list is empty", key.missing_help());
             return None;
         }
         Some(elements)
     }
 
     /// One value, or a list of values that is not empty.
-    pub(crate) fn one_or_more(&self, example: &str) -> Option<Vec<Item<'c>>> {
+    pub(crate) fn one_or_more(&self, key: &dyn Declared) -> Option<Vec<Item<'c>>> {
         match self.value {
-            DeValue::Array(_) => self.non_empty_list(example),
+            DeValue::Array(_) => self.non_empty_list(key),
             _ => Some(vec![self.clone()]),
         }
     }

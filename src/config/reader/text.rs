@@ -10,6 +10,7 @@ use authgate_core::secret::Secret;
 use toml::de::DeValue;
 
 use super::{Item, nearest};
+use crate::config::keys::source;
 use crate::config::secrets;
 use crate::file;
 
@@ -100,8 +101,12 @@ impl<'c> Item<'c> {
     }
 
     fn read_source(&self, exposure: Exposure) -> Option<(Vec<u8>, TextSource)> {
-        let mut section = self.clone().section(&[])?;
-        let (env, file, default) = (section.take("env"), section.take("file"), section.take("default"));
+        let mut section = self.clone().section(&source::TABLE)?;
+        let (env, file, default) = (
+            section.take(&source::ENV),
+            section.take(&source::FILE),
+            section.take(&source::DEFAULT),
+        );
         if let (None, Some(default)) = (&env, &default) {
             default.refuse("`default` needs `env`", "write `{ env = \"NAME\", default = \"…\" }`");
         }
@@ -217,17 +222,13 @@ impl<'c> Text<'c> {
         self.item.refuse(format!("{} {message}", self.quoted()), help);
     }
 
-    /// One of several words. `unsupported` has the words that are not supported yet.
-    pub(crate) fn choice<T: Clone>(&self, choices: &[(&str, T)], unsupported: &[&str]) -> Option<T> {
+    /// One of several words.
+    pub(crate) fn choice<T: Clone>(&self, choices: &[(&str, T)]) -> Option<T> {
         if let Some((_, chosen)) = choices.iter().find(|(word, _)| *word == self.value) {
             return Some(chosen.clone());
         }
         let words = || choices.iter().map(|(word, _)| *word);
         let all = words().map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", ");
-        if unsupported.contains(&self.as_str()) {
-            self.refuse("is not supported yet", format!("write one of {all}"));
-            return None;
-        }
         let help = match nearest(&self.value, words()) {
             Some(word) => format!("did you mean {word:?}? Valid values: {all}"),
             None => format!("write one of {all}"),

@@ -10,64 +10,15 @@ use authgate_http::server::listen;
 use bytesize::ByteSize;
 use http::HeaderName;
 
-use super::{Item, Section, Text};
-
-/// The longest duration that is accepted. Sums of durations up to this one cannot overflow a clock.
-const MAX_DURATION: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+use super::key::Shaped;
+use super::shape::size;
+use super::types::{MAX_DURATION, Span, UNLIMITED};
+use super::{Item, Text};
 
 const DURATION: &str = "a duration";
 const DURATION_HELP: &str = "write a duration with its unit, such as \"250ms\", \"10s\", \"5m\", \"1h\" or \"7d\"";
 const SIZE: &str = "a size";
 const SIZE_HELP: &str = "write a size with its unit, such as \"64KiB\", \"1MB\" or \"500B\"";
-const UNLIMITED: &str = "unlimited";
-
-/// Whether a duration may be zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Zero {
-    /// `"0s"` is accepted.
-    Allowed,
-    /// `"0s"` is an error, because no operation meets a deadline of zero.
-    Refused,
-}
-
-/// Keys with a default.
-impl Section<'_> {
-    /// `true` or `false`.
-    pub(crate) fn flag_or(&mut self, name: &'static str, default: bool) -> bool {
-        self.take(name).and_then(|item| item.flag()).unwrap_or(default)
-    }
-
-    /// A whole number from `min` to `max`.
-    pub(crate) fn count_or(&mut self, name: &'static str, (min, max): (u64, u64), default: usize) -> usize {
-        let count = self.take(name).and_then(|item| item.count(min..=max));
-        count.and_then(|count| usize::try_from(count).ok()).unwrap_or(default)
-    }
-
-    /// A whole number from `min` to `max`, which fits into 32 bits.
-    pub(crate) fn u32_or(&mut self, name: &'static str, (min, max): (u64, u64), default: u32) -> u32 {
-        let count = self.take(name).and_then(|item| item.count(min..=max));
-        count.and_then(|count| u32::try_from(count).ok()).unwrap_or(default)
-    }
-
-    /// A duration.
-    pub(crate) fn duration_or(&mut self, name: &'static str, zero: Zero, default: Duration) -> Duration {
-        self.take(name).and_then(|item| item.duration(zero)).unwrap_or(default)
-    }
-
-    /// One of several words.
-    pub(crate) fn choice_or<T: Clone>(&mut self, name: &'static str, choices: &[(&str, T)], default: T) -> T {
-        self.take(name)
-            .and_then(|item| item.text()?.choice(choices, &[]))
-            .unwrap_or(default)
-    }
-
-    /// A string that is not empty.
-    pub(crate) fn text_or(&mut self, name: &'static str, default: &str) -> String {
-        self.take(name)
-            .and_then(|item| item.non_empty_text())
-            .unwrap_or_else(|| default.to_owned())
-    }
-}
 
 impl Item<'_> {
     /// A string that is not empty.
@@ -80,26 +31,34 @@ impl Item<'_> {
         Some(text.into_string())
     }
 
-    /// A duration.
-    pub(crate) fn duration(&self, zero: Zero) -> Option<Duration> {
+    /// A duration within the bounds of `span`.
+    pub(super) fn duration(&self, span: &Span) -> Option<Duration> {
         let text = self.text_for(DURATION, DURATION_HELP)?;
-        let duration = parse_duration(text.as_str());
-        match duration {
-            None => text.refuse("is not a duration", DURATION_HELP),
-            Some(Duration::ZERO) if zero == Zero::Refused => {
-                text.refuse(
-                    "is not above zero",
-                    "write a duration above zero, such as \"250ms\" or \"10s\"",
-                );
-                return None;
-            }
-            Some(_) => {}
+        let Some(duration) = parse_duration(text.as_str()) else {
+            text.refuse("is not a duration", DURATION_HELP);
+            return None;
+        };
+        if (span.min..=span.max).contains(&duration) {
+            return Some(duration);
         }
-        duration
+        if span.max == MAX_DURATION && duration.is_zero() {
+            text.refuse(
+                "is not above zero",
+                "write a duration above zero, such as \"250ms\" or \"10s\"",
+            );
+            return None;
+        }
+        let message = match span.because {
+            "" => "is out of range".to_owned(),
+            because => format!("is out of range: {because}"),
+        };
+        let help = span.shape().describe();
+        text.refuse(&message, format!("write {help}"));
+        None
     }
 
     /// A duration, or `unlimited`: `Some(None)`.
-    pub(crate) fn duration_or_unlimited(&self) -> Option<Option<Duration>> {
+    pub(super) fn duration_or_unlimited(&self) -> Option<Option<Duration>> {
         let help = format!("{DURATION_HELP}, or \"{UNLIMITED}\"");
         let text = self.text_for(DURATION, &help)?;
         if text.as_str() == UNLIMITED {
@@ -113,27 +72,24 @@ impl Item<'_> {
     }
 
     /// A size in bytes within bounds.
-    pub(crate) fn size(&self, min: ByteSize, max: ByteSize) -> Option<usize> {
+    pub(super) fn size(&self, min: ByteSize, max: ByteSize) -> Option<usize> {
         let text = self.text_for(SIZE, SIZE_HELP)?;
         match parse_size(text.as_str()) {
             None => {
                 text.refuse("is not a size", SIZE_HELP);
                 None
             }
-            Some(size) if (min..=max).contains(&size) => usize::try_from(size.as_u64()).ok(),
+            Some(bytes) if (min..=max).contains(&bytes) => usize::try_from(bytes.as_u64()).ok(),
             Some(_) => {
-                let iec = |size: ByteSize| size.display().iec().to_string().replace(".0 ", "");
-                text.refuse(
-                    "is out of range",
-                    format!("write a size from \"{}\" to \"{}\"", iec(min), iec(max)),
-                );
+                let (min, max) = (size(min.as_u64()), size(max.as_u64()));
+                text.refuse("is out of range", format!("write a size from \"{min}\" to \"{max}\""));
                 None
             }
         }
     }
 
     /// A size in bytes, or `unlimited`: `Some(None)`.
-    pub(crate) fn size_or_unlimited(&self) -> Option<Option<u64>> {
+    pub(super) fn size_or_unlimited(&self) -> Option<Option<u64>> {
         let help = format!("{SIZE_HELP}, or \"{UNLIMITED}\"");
         let text = self.text_for(SIZE, &help)?;
         if text.as_str() == UNLIMITED {

@@ -73,7 +73,7 @@ fn values_without_an_effect_or_a_meaning_are_reported() {
         (
             "dpop = \"accept\"\ndpop_window = \"2h\"",
             "dpop_window",
-            "the window is at most 1h",
+            "a proof could be used for too long",
         ),
         (
             "dpop = \"accept\"\ndpop_replay = \"other\"",

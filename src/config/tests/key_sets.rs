@@ -145,13 +145,13 @@ fn every_mistake_says_what_to_write() {
         ),
         (
             format!("{CLAIMS}{issuer}\njwks = {{ refresh = \"500ms\" }}"),
-            "is shorter than a second",
-            "write \"1s\" or more",
+            "providers limit how often they are asked",
+            "of at least \"1s\"",
         ),
         (
             format!("{CLAIMS}{issuer}\njwks = {{ cooldown = \"1ms\" }}"),
-            "is shorter than a second",
-            "write \"1s\" or more",
+            "providers limit how often they are asked",
+            "of at least \"1s\"",
         ),
         (
             format!("{CLAIMS}{issuer}\njwks = {{ timeout = \"0s\" }}"),

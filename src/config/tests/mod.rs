@@ -2,6 +2,7 @@
 
 mod authenticators;
 mod binding;
+mod declarations;
 mod django_store;
 mod introspection;
 mod issuers;

@@ -17,7 +17,9 @@ use serde_json::json;
 use tracing::Level;
 
 use super::{MINIMAL, parse, valid};
-use crate::config::defaults;
+use crate::config::keys::admin;
+use crate::config::keys::authenticators::cache;
+use crate::config::keys::upstreams::{self as upstream, buffer, health, spool};
 use crate::proxy::refusal::format::RefusalFormat;
 use crate::proxy::routes::{HostPattern, PathPattern};
 use crate::proxy::stream_end::StreamRule;
@@ -49,7 +51,7 @@ fn absent_keys_have_their_documented_defaults() {
         [10, 10, 75, 60, 0, 20].map(Duration::from_secs)
     );
     assert!(config.tls.is_none() && config.server.workers >= 1);
-    assert_eq!(config.admin.listen, [Address::Tcp(defaults::ADMIN_LISTEN)]);
+    assert_eq!(config.admin.listen, [Address::Tcp(admin::DEFAULT_LISTEN)]);
     assert!(config.admin.token.is_none() && config.admin.tls.is_none());
     assert_eq!((config.log.level, config.log.format), (Level::INFO, LogFormat::Text));
     assert!(config.log.access && !config.log.query);
@@ -174,22 +176,22 @@ fn the_manual_states_these_defaults() {
     let seconds = |time: Duration| format!("{} s", time.as_secs());
     let kib = |bytes: usize| format!("{} KiB", bytes / 1024);
     for text in [
-        format!("`[admin] listen` ({})", defaults::ADMIN_LISTEN),
-        format!("`cache.ttl` ({})", seconds(defaults::CACHE.ttl)),
-        format!("`negative_ttl` ({})", seconds(defaults::CACHE.negative_ttl)),
-        format!("`idle_timeout` ({}", seconds(defaults::UPSTREAM_IDLE_TIMEOUT)),
+        format!("`[admin] listen` ({})", admin::DEFAULT_LISTEN),
+        format!("`cache.ttl` ({})", seconds(cache::TTL.default())),
+        format!("`negative_ttl` ({})", seconds(cache::NEGATIVE_TTL.default())),
+        format!("`idle_timeout` ({}", seconds(upstream::IDLE_TIMEOUT.default())),
         format!(
             "`body_read_timeout` ({})",
-            seconds(defaults::UPSTREAM_BODY_READ_TIMEOUT)
+            seconds(upstream::BODY_READ_TIMEOUT.default())
         ),
-        format!("`buffer.request` ({})", kib(defaults::REQUEST_BUFFER)),
-        format!("`buffer.response` ({})", kib(defaults::RESPONSE_BUFFER)),
-        format!("interval = \"{}s\"", defaults::HEALTH_INTERVAL.as_secs()),
+        format!("`buffer.request` ({})", kib(buffer::REQUEST.default())),
+        format!("`buffer.response` ({})", kib(buffer::RESPONSE.default())),
+        format!("interval = \"{}s\"", health::INTERVAL.default().as_secs()),
         format!(
             "`spool = {{ dir = {:?}, body = \"{}MiB\", total = \"{}GiB\" }}`",
-            defaults::SPOOL_DIR,
-            defaults::SPOOL_BODY.as_u64() >> 20,
-            defaults::SPOOL_TOTAL.as_u64() >> 30
+            spool::DIR.default(),
+            spool::BODY.default() >> 20,
+            spool::TOTAL.default() >> 30
         ),
     ] {
         assert!(manual.contains(&text), "docs/operations does not state {text}");

@@ -1,0 +1,55 @@
+//! Walks all tables, with the paths at which they are.
+
+use super::ROOT;
+use crate::config::reader::{Shape, Table};
+
+/// A table at a place of the file.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// Its key path, such as `server.limits`, `stores.NAME` or `routes[]`; empty: the whole file.
+    pub(crate) path: String,
+    /// The table.
+    pub(crate) table: &'static Table,
+}
+
+impl Place {
+    /// The path of one of its keys.
+    pub(crate) fn path_of(&self, key: &str) -> String {
+        match self.path.as_str() {
+            "" => key.to_owned(),
+            path => format!("{path}.{key}"),
+        }
+    }
+}
+
+/// Calls `visit` with each table at each of its places, in the order of the manual.
+pub(crate) fn tables(visit: &mut impl FnMut(&Place)) {
+    table(String::new(), &ROOT, visit);
+}
+
+fn table(path: String, table: &'static Table, visit: &mut impl FnMut(&Place)) {
+    let place = Place { path, table };
+    visit(&place);
+    for key in table.keys {
+        shape(place.path_of(key.name()), &key.shape(), visit);
+    }
+}
+
+fn shape(path: String, of: &Shape, visit: &mut impl FnMut(&Place)) {
+    match of {
+        Shape::Table(inner) => table(path, inner, visit),
+        Shape::Kinds(kinds) => kinds.iter().for_each(|kind| table(path.clone(), kind, visit)),
+        Shape::Names { name, of } => shape(format!("{path}.{name}"), of, visit),
+        Shape::List { of, .. } => shape(format!("{path}[]"), of, visit),
+        Shape::OneOf(all) => all.iter().for_each(|one| shape(path.clone(), one, visit)),
+        Shape::Flag
+        | Shape::False
+        | Shape::Count { .. }
+        | Shape::Duration { .. }
+        | Shape::Size { .. }
+        | Shape::Words(_)
+        | Shape::Text(_)
+        | Shape::Secret
+        | Shape::Claim => {}
+    }
+}
