@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Failure, embedded_size, online, output};
 use crate::config::{self, ConfigError, Loaded};
-use crate::examples;
+use crate::{examples, reference};
 
 /// Validate the configuration and print every problem with its line and the fix
 ///
@@ -22,6 +22,9 @@ pub(super) struct Args {
     /// that are missing
     #[arg(long)]
     online: bool,
+    /// Print what the reference says about a key or a table, and check no file
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["file", "json", "online"])]
+    key: Option<String>,
 }
 
 const EXAMPLES: &str = "\
@@ -29,11 +32,16 @@ Examples:
   authgate check gateway.toml
   authgate check --json gateway.toml
   authgate check --online gateway.toml
+  authgate check --key server.limits.header_timeout
 
 With --json: {\"problems\": [{\"severity\": \"error\"|\"warning\", \"key\", \"file\", \"line\", \"column\", \"message\", \"help\"}]}.
 `line` and `column` count from 1, and are null for a problem of the whole file.";
 
 pub(super) fn run(args: &Args, configured: &Path) -> Result<(), Failure> {
+    if let Some(key) = &args.key {
+        let text = reference::key_help(key).map_err(Failure::Usage)?;
+        return output::bytes(text.as_bytes());
+    }
     let file = args.file.as_deref().unwrap_or(configured);
     let loaded = config::load(file).map_err(Failure::Config);
     let loaded = loaded.and_then(|loaded| if args.online { online(loaded) } else { Ok(loaded) });

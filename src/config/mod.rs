@@ -11,6 +11,7 @@ mod named_file;
 mod outline;
 mod problem;
 mod reader;
+mod schema;
 mod secrets;
 mod source;
 mod syntax;
@@ -60,6 +61,14 @@ use crate::proxy::websocket_credential::WebSocketCredential;
 use crate::recording::RecorderSettings;
 use crate::tls::control::ControlTlsSettings;
 use crate::{file, telemetry, tls};
+
+/// Every key that the file can have, for the manual and the schema.
+pub(crate) mod declarations {
+    pub(crate) use super::keys::nearest_name;
+    pub(crate) use super::keys::walk::{Place, tables as for_each_table};
+    pub(crate) use super::reader::{Declared, Presence, Shape, Table};
+    pub(crate) use super::schema::schema;
+}
 
 /// The settings of an authenticator's cache without `cache`.
 pub fn default_cache() -> CacheSettings {

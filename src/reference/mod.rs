@@ -1,8 +1,13 @@
 //! The pages of `docs/reference`, made from what the code declares, so that they say what the code does. `scripts/reference` writes them.
 
+mod configuration;
+mod key_help;
 mod metrics;
 mod outcomes;
 mod status;
+
+pub use self::key_help::key_help;
+use crate::config::declarations::schema;
 
 /// A generated page.
 #[derive(Debug)]
@@ -16,6 +21,8 @@ pub struct Page {
 /// All generated pages.
 pub fn pages() -> Vec<Page> {
     let pages = [
+        ("configuration.md", configuration::page()),
+        ("gateway.schema.json", format!("{:#}\n", schema())),
         ("metrics.md", metrics::page()),
         ("outcomes.md", outcomes::page()),
         ("status.md", status::page()),

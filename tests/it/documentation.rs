@@ -12,6 +12,7 @@ use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 use crate::floors::root;
 use crate::harness::pki::Pki;
 use crate::harness::program::authgate;
+use crate::schema::rejections;
 
 /// A Markdown file of the project.
 pub struct Page {
@@ -180,6 +181,12 @@ fn every_toml_block_in_the_documentation_is_valid() {
             fs::write(folder.path().join("gateway.toml"), &text).unwrap();
             let ended = authgate(folder.path(), &["check", "--config", "gateway.toml"]);
             assert_eq!(ended.code, 0, "{}:\n{text}\n{}", page.path.display(), ended.err);
+            let rejections = rejections(&text);
+            assert!(
+                rejections.is_empty(),
+                "{}:\n{text}\n{rejections:#?}",
+                page.path.display()
+            );
             checked += 1;
         }
     }

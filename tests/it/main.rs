@@ -104,6 +104,7 @@ mod revoke_endpoint;
 mod revoke_requests;
 mod revoke_stores;
 mod routing;
+mod schema;
 mod sealed_commands;
 mod sealed_store;
 mod sentinel;

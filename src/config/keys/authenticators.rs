@@ -262,8 +262,8 @@ pub(crate) static REVOCATION: Key<Text> = Key::new("revocation", Text("the name 
     .example(r#"revocation = "redis""#)
     .absent("`\"none\"`")
     .text(
-        "The store whose revocations are obeyed: of a token by its `jti`, of all tokens of a user until a time, and of all tokens of a \
-         `kid`.",
+        "The store whose revocations are obeyed: of a token by its `jti`, of all tokens of a user until a time, and of all JWTs that the key of \
+         a `kid` verifies.",
     )
     .errors(&[
         "The store is of `kind = \"django\"`, which has no revocations.",

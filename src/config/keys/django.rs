@@ -117,7 +117,7 @@ pub(crate) mod tokens {
     pub(crate) static CREATED: Key<Text> = Key::new("created", Text("the name of a column"))
         .since(NEW)
         .example(r#"created = "created""#)
-        .absent("revocations of a user by time do not apply to these tokens")
+        .absent("each revocation of a user ends these tokens, whenever they were made")
         .text("The column with the time at which a token was made.");
 }
 
@@ -212,7 +212,7 @@ pub(crate) mod users {
         pub(crate) static COLUMN: Key<Text> = Key::new("column", Text("the name of a column"))
             .since(NEW)
             .example(r#"column = "user_id""#)
-            .absent("the column that refers to the table of users")
+            .absent("the column beside `id` and `group_id`")
             .text("The column with the primary key of the user.");
     }
 }

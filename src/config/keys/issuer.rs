@@ -101,7 +101,7 @@ pub(crate) mod key {
 
     pub(crate) static KID: Key<Text> = Key::new("kid", Text("the id of the key"))
         .example(r#"kid = "2026-01""#)
-        .absent("the key is tried for tokens of any `kid`")
+        .absent("the key is tried for tokens with any `kid`, and without one")
         .text("The id of the key, as in the header of tokens.");
 }
 

@@ -15,7 +15,7 @@ pub(super) mod tls;
 pub(super) mod upstreams;
 pub(super) mod walk;
 
-use super::reader::{Key, Raw, Shape, Sub, Table};
+use super::reader::{Key, Raw, Shape, Sub, Table, nearest};
 use crate::config::reader::types::Text;
 
 /// The version of what was added after the first release.
@@ -111,11 +111,12 @@ pub(super) static ROUTES: Key<Raw> = Key::new(
 )
 .errors(&[
     "Two routes match the same requests.",
-    "A route with a host is weaker than a route without one, which covers the same path: a client that names another host would pass it.",
+    "A route without a host, or with a wildcard, is weaker than the route of a more specific host for the same path: a client chooses the \
+     host that it names.",
 ]);
 
 /// Where a string comes from, in place of the string itself.
-pub(super) mod source {
+pub(crate) mod source {
     use super::*;
 
     pub(crate) static TABLE: Table = Table::new(
@@ -137,6 +138,11 @@ pub(super) mod source {
         .example("level = { env = \"LOG_LEVEL\", default = \"info\" }")
         .text("The string if the environment variable of `env` is not set.")
         .errors(&["`env` is missing."]);
+}
+
+/// The name that is nearest to a misspelled one.
+pub(crate) fn nearest_name<'n>(written: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    nearest(written, known)
 }
 
 /// The tables that have a key of this name, as key paths.

@@ -34,7 +34,7 @@ pub(crate) static LISTEN: Key<Raw> = Key::new("listen", Raw(|| Shape::Text(LISTE
     .required()
     .example(r#"listen = ["127.0.0.1:8443"]"#)
     .text(
-        "The addresses that the gateway listens on. All of them serve HTTP/1.1, and HTTP/2 where TLS negotiates it. Socket files are \
+        "The addresses that the gateway listens on. All of them serve HTTP/1.1 and HTTP/2. Socket files are \
          always without TLS. Port 0 lets the system choose.",
     )
     .errors(&[

@@ -18,7 +18,7 @@ use authgate_auth::fetch::FetchTls;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-pub(crate) use self::key::{About, Declared, DefaultKey, Key, Misplaced, Presence, Raw, Sub, Table, listed};
+pub(crate) use self::key::{Declared, DefaultKey, Key, Misplaced, Presence, Raw, Sub, Table};
 pub(crate) use self::shape::{Form, Shape};
 pub(crate) use self::text::Text;
 pub(crate) use self::value::{fold, header_name, is_connection_specific, is_token_byte};
@@ -33,7 +33,7 @@ pub(crate) struct Context {
     /// The folder that relative paths start from.
     pub(crate) folder: PathBuf,
     /// The problems found so far.
-    pub(crate) problems: Problems,
+    pub(in crate::config) problems: Problems,
     /// The files that were named so far.
     pub(crate) files: RefCell<Vec<NamedFile>>,
     /// TLS to identity providers with the root certificates of the system, once it is made.

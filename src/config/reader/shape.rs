@@ -111,22 +111,6 @@ impl Shape {
         }
     }
 
-    /// Whether it is a string, which can also be written as `{ env = … }` or `{ file = … }`.
-    pub(crate) fn is_string(&self) -> bool {
-        match self {
-            Self::Duration { .. } | Self::Size { .. } | Self::Words(_) | Self::Text(_) | Self::Secret => true,
-            Self::OneOf(all) => all.iter().any(Self::is_string),
-            Self::Flag
-            | Self::False
-            | Self::Count { .. }
-            | Self::List { .. }
-            | Self::Table(_)
-            | Self::Kinds(_)
-            | Self::Names { .. }
-            | Self::Claim => false,
-        }
-    }
-
     /// In words, as in `a duration above zero`.
     pub(crate) fn describe(&self) -> String {
         match self {

@@ -41,6 +41,13 @@ impl Item<'_> {
         if (span.min..=span.max).contains(&duration) {
             return Some(duration);
         }
+        if duration > MAX_DURATION {
+            text.refuse(
+                "is longer than ten years",
+                "write a shorter duration, such as \"7d\"; the longest one is \"3650d\"",
+            );
+            return None;
+        }
         if span.max == MAX_DURATION && duration.is_zero() {
             text.refuse(
                 "is not above zero",
@@ -64,7 +71,8 @@ impl Item<'_> {
         if text.as_str() == UNLIMITED {
             return Some(None);
         }
-        let duration = parse_duration(text.as_str()).filter(|duration| !duration.is_zero());
+        let duration = parse_duration(text.as_str());
+        let duration = duration.filter(|duration| !duration.is_zero() && *duration <= MAX_DURATION);
         if duration.is_none() {
             text.refuse("is not a duration", help);
         }
@@ -271,15 +279,14 @@ fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at_checked(digits)?;
     let number: u64 = number.parse().ok()?;
     let seconds = |each: u64| number.checked_mul(each).map(Duration::from_secs);
-    let duration = match unit {
+    match unit {
         "ms" => Some(Duration::from_millis(number)),
         "s" => seconds(1),
         "m" => seconds(60),
         "h" => seconds(60 * 60),
         "d" => seconds(24 * 60 * 60),
         _ => None,
-    };
-    duration.filter(|duration| *duration <= MAX_DURATION)
+    }
 }
 
 /// Digits and a unit that ends in `B`. `64k` is ambiguous: 64,000 or 65,536.

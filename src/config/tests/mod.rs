@@ -10,6 +10,7 @@ mod key_sets;
 mod outage;
 mod redis_servers;
 mod routes;
+mod schema;
 mod signed;
 mod values;
 mod whole;
@@ -38,12 +39,12 @@ authenticate = ["token", "jwt"]
 upstream = "app"
 "#;
 
+/// Reads a file. The JSON Schema must accept it, if it is valid, and reject it, if it has an error that a schema can find.
 fn read(text: &str) -> Result<Loaded, ConfigError> {
-    parse(
-        "gateway.toml",
-        text,
-        &Path::new(env!("CARGO_MANIFEST_DIR")).join("certs-example"),
-    )
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("certs-example");
+    let result = parse("gateway.toml", text, &folder);
+    schema::compare(text, result.as_ref());
+    result
 }
 
 fn valid(text: &str) -> Config {
