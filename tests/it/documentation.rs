@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
@@ -337,4 +338,20 @@ fn every_page_is_in_the_table_of_contents() {
             page.path.display()
         );
     }
+}
+
+#[test]
+fn every_diagram_is_drawn_from_its_present_source() {
+    let mut drawn = 0;
+    for file in fs::read_dir(root().join("docs/diagrams")).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "dot") {
+            let source = digest(&SHA256, &fs::read(&path).unwrap());
+            let source: String = source.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+            let diagram = fs::read_to_string(path.with_extension("svg")).unwrap_or_default();
+            assert!(diagram.contains(&source), "{}: run scripts/diagrams", path.display());
+            drawn += 1;
+        }
+    }
+    assert!(drawn >= 4, "{drawn} diagrams");
 }
