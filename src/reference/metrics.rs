@@ -12,7 +12,7 @@ const INTRODUCTION: &str = "\
 
 `/metrics` of the [admin listener](../operations/monitor.md) has these metrics, in Prometheus text format 0.0.4, or in OpenMetrics 1.0 where
 `Accept` prefers it. No label holds a user, a token or a path: labels are names of the configuration, or have one of a fixed list of values.
-A series appears when it is first counted, unless the page says otherwise. A histogram has the series `_bucket`, `_sum` and `_count`.
+Series of requests, credentials and errors appear when they are first counted. A histogram has the series `_bucket`, `_sum` and `_count`.
 ";
 
 /// The text of the page.

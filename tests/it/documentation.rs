@@ -113,6 +113,12 @@ impl Page {
     }
 }
 
+/// The names by which links find the headings of a Markdown text.
+pub fn anchors(text: String) -> Vec<String> {
+    let path = PathBuf::new();
+    Page { path, text }.anchors()
+}
+
 /// What a part of a file is completed with, table by table, where it lacks the table. So a block in a page always names the table
 /// that its keys belong to.
 const COMPLETION: [(&str, &str); 6] = [

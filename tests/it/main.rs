@@ -76,6 +76,7 @@ mod load;
 mod log_fields;
 mod lookups;
 mod misses;
+mod monitoring;
 mod names;
 mod observe;
 mod observe_django;

@@ -168,12 +168,7 @@ impl Default for Metrics {
 impl Metrics {
     fn with_registered(mut self) -> Self {
         self.record_applied_at(SystemTime::now());
-        for outcome in labels::REVOCATIONS {
-            let _ = self.revocations.get_or_create(&OutcomeLabels { outcome: outcome.text });
-        }
-        for outcome in labels::RELOADS {
-            let _ = self.reloads.get_or_create(&OutcomeLabels { outcome: outcome.text });
-        }
+        self.create_series();
         let build = Family::<BuildLabels, Gauge>::default();
         build
             .get_or_create(&BuildLabels {
@@ -202,6 +197,27 @@ impl Metrics {
             .register_collector(Box::new(ObservedCollector(Arc::clone(&self.observed))));
         self.process.register_collector(Box::new(Process));
         self
+    }
+
+    /// Makes the series with few values before they are first counted: for Prometheus, a series that begins at 1 has not increased.
+    fn create_series(&self) {
+        for (family, table) in [
+            (&self.handshakes, labels::HANDSHAKES),
+            (&self.reloads, labels::RELOADS),
+            (&self.revocations, labels::REVOCATIONS),
+        ] {
+            for value in table {
+                let _ = family.get_or_create(&OutcomeLabels { outcome: value.text });
+            }
+        }
+        for (family, table) in [
+            (&self.stream_ends, labels::STREAM_ENDS),
+            (&self.refused_admin_requests, labels::ADMIN_REFUSALS),
+        ] {
+            for value in table {
+                let _ = family.get_or_create(&ReasonLabels { reason: value.text });
+            }
+        }
     }
 
     /// Replaces what is read at each scrape.
