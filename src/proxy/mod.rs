@@ -1,5 +1,6 @@
 //! A request on its way through the gateway: [`Proxy::handle`] routes it, admits it, and forwards it or refuses it.
 
+pub mod access_event;
 mod admission;
 mod authorization;
 pub mod body;

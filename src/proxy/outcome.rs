@@ -11,8 +11,9 @@ use authgate_core::outbound::request_id::RequestId;
 use authgate_http::concurrency::ConcurrencyPermit;
 use authgate_http::upstream::body::RequestBody;
 use http::{Method, StatusCode, Uri};
-use tracing::{Level, event_enabled, info};
+use tracing::{Level, event_enabled};
 
+use super::access_event::AccessEvent;
 use super::rejection::Rejection;
 use super::stream_end::StreamEnd;
 use crate::recording::Recording;
@@ -187,27 +188,23 @@ impl Drop for Outcome {
             Some(whole) if self.log.query => whole.as_str(),
             _ => target.path(),
         });
-        info!(
-            http.method = self.request.as_ref().map(|(method, _)| method.as_str()),
-            http.target = target,
-            http.status = self.status.map(|status| status.as_u16()),
-            outcome = self.label.text,
-            reason = self.reason.as_deref(),
-            route = &**self.route.label(),
-            user.id = self.user.as_ref().map(|user| user.user_info().id.as_str()),
-            authenticator = self.user.as_ref().map(|user| &*user.user_info().authenticator),
-            client.ip = %self.forwarded.client,
-            duration_ms = millis(took),
-            upstream_ms = self.upstream.map(millis),
-            bytes = self.sent,
-            complete = self.complete,
-            request.id = self.id().as_str(),
-            "request"
-        );
+        let user = self.user.as_ref().map(|user| user.user_info());
+        let event = AccessEvent {
+            method: self.request.as_ref().map(|(method, _)| method.as_str()),
+            target,
+            status: self.status,
+            outcome: self.label.text,
+            reason: self.reason.as_deref(),
+            route: self.route.label(),
+            user: user.map(|user| user.id.as_str()),
+            authenticator: user.map(|user| &*user.authenticator),
+            client: self.forwarded.client,
+            took,
+            upstream: self.upstream,
+            sent: self.sent,
+            complete: self.complete,
+            id: self.id().as_str(),
+        };
+        event.log();
     }
-}
-
-/// Milliseconds with three decimal places, for readable logs.
-fn millis(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1_000_000.0).round() / 1_000.0
 }

@@ -1,7 +1,9 @@
 //! The pages of `docs/reference`, made from what the code declares, so that they say what the code does. `scripts/reference` writes them.
 
+mod commands;
 mod configuration;
 mod key_help;
+pub mod log;
 mod metrics;
 mod outcomes;
 mod status;
@@ -23,6 +25,8 @@ pub fn pages() -> Vec<Page> {
     let pages = [
         ("configuration.md", configuration::page()),
         ("gateway.schema.json", format!("{:#}\n", schema())),
+        ("commands.md", commands::page()),
+        ("log.md", log::page()),
         ("metrics.md", metrics::page()),
         ("outcomes.md", outcomes::page()),
         ("status.md", status::page()),

@@ -22,7 +22,7 @@ struct Section {
 const INTRODUCTION: &str = "\
 # Outcomes
 
-Each request ends with one outcome: the field `outcome` of its event in the log, the label `outcome` of `authgate_requests_total`, and
+Each request ends with one outcome: the field `outcome` of its [event in the log](log.md), the label `outcome` of `authgate_requests_total`, and
 `code` in the body of a refusal with `errors = \"problem\"`. The log field `reason` has details that clients do not receive.
 The label `outcome` of `authgate_authentications_total` is `accepted`, or one of [Credentials](#credentials), [Stores](#stores),
 [Key sets](#key-sets), [Introspection](#introspection) and [Limits](#limits).

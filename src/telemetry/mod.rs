@@ -9,6 +9,9 @@ pub mod process;
 pub mod route_metrics;
 pub mod series;
 
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use authgate_core::printable::LogWriter;
 use tracing::Level;
 use tracing_appender::non_blocking::{NonBlocking, WorkerGuard};
@@ -53,10 +56,10 @@ pub struct LogGuard {
 /// Starts the log, on standard error. A separate thread writes the lines, so a slow terminal or pipe never delays a request. The queue is
 /// bounded: if the writer falls far behind, lines are dropped.
 pub fn start(settings: LogSettings) -> LogGuard {
-    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let colours = io::IsTerminal::is_terminal(&io::stderr());
     // The writer thread escapes the lines.
     let (writer, guard): (NonBlocking, _) = tracing_appender::non_blocking(LogWriter {
-        out: std::io::stderr(),
+        out: io::stderr(),
         colours,
     });
     let control = LogControl::new(settings);
@@ -71,4 +74,49 @@ pub fn start(settings: LogSettings) -> LogGuard {
         .with(lines)
         .try_init();
     LogGuard { writer: guard, control }
+}
+
+/// The line that the log has for an event, with a fixed time: an example for the reference.
+pub fn example_line(format: LogFormat, log: impl FnOnce()) -> String {
+    let line = Arc::new(Mutex::new(Vec::new()));
+    let writer = Arc::clone(&line);
+    let control = LogControl::new(LogSettings {
+        level: Level::INFO,
+        format,
+        access: true,
+        query: false,
+    });
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_writer(move || LogWriter {
+            out: Buffer(Arc::clone(&writer)),
+            colours: false,
+        })
+        .event_format(control.format());
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), log);
+    let line = line.lock().unwrap_or_else(PoisonError::into_inner);
+    let line = String::from_utf8_lossy(&line);
+    // The time is the first word of a text, and the first value of JSON.
+    let (separator, at) = match format {
+        LogFormat::Text => (' ', 0),
+        LogFormat::Json => ('"', 3),
+    };
+    let time = line.split(separator).nth(at).unwrap_or_default();
+    line.replacen(time, EXAMPLE_TIME, 1)
+}
+
+/// The time in examples.
+const EXAMPLE_TIME: &str = "2026-11-28T11:26:54.123456Z";
+
+/// Keeps what is written.
+struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Buffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }

@@ -63,7 +63,7 @@ authgate_core::table! {
         .action("Correct the record with `authgate user` or `authgate token`, or in the program that writes it.");
     STORE_BAD_SEAL = LabelValue::new("store_bad_seal", "A record does not have the seal of the store.")
         .status("503")
-        .action("The record was changed without the seal key, or `seal` names another key. If neither is your work, somebody else writes to the store.");
+        .action("The record was changed without the seal key, or `seal` names another key. If neither is your work, another program writes to the store.");
 }
 
 authgate_core::table! {

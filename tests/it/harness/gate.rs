@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use authgate::reference::log::FIELDS;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -303,6 +304,22 @@ impl Gate {
         assert_eq!(status.code(), Some(0), "the gateway ended so:\n{log}");
         assert!(!log.contains("panicked"), "the gateway panicked:\n{log}");
         assert!(!log.contains("canary"), "a credential is in the log:\n{log}");
+        log.lines().for_each(expect_described);
+    }
+}
+
+/// Fails if an event at `info` or above has a field that the reference does not have. Lines that are not JSON are not looked at.
+fn expect_described(line: &str) {
+    let Ok(Value::Object(event)) = serde_json::from_str(line) else {
+        return;
+    };
+    if !matches!(event["level"].as_str(), Some("INFO" | "WARN" | "ERROR")) {
+        return;
+    }
+    for name in event.keys() {
+        let is_described =
+            ["timestamp", "level", "message"].contains(&name.as_str()) || FIELDS.iter().any(|field| field.name == name);
+        assert!(is_described, "the field {name} is not in docs/reference/log.md: {line}");
     }
 }
 

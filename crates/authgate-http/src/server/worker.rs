@@ -184,7 +184,9 @@ impl<H: Handler + Clone> Worker<H> {
         for listener in listeners {
             accept(&mut accepting, listener)?;
         }
-        let not_used = "this worker cannot use the listener of a further address";
+        let report_unused = |problem: io::Error| {
+            warn!(reason = %problem, "this worker cannot use the listener of a further address");
+        };
         let mut stage = self.stage();
         loop {
             tokio::select! {
@@ -194,7 +196,7 @@ impl<H: Handler + Clone> Worker<H> {
                 },
                 Some(listener) = inbox.listeners.recv() => {
                     if let Err(problem) = accept(&mut accepting, listener) {
-                        warn!(reason = %problem, not_used);
+                        report_unused(problem);
                     }
                 }
                 Some(ended) = accepting.join_next() => pass_panic(ended),
@@ -205,7 +207,7 @@ impl<H: Handler + Clone> Worker<H> {
         inbox.listeners.close();
         while let Some(listener) = inbox.listeners.recv().await {
             if let Err(problem) = accept(&mut accepting, listener) {
-                warn!(reason = %problem, not_used);
+                report_unused(problem);
             }
         }
         for handle in handles {
