@@ -102,9 +102,9 @@ fn shape(of: &Shape) -> Value {
         Shape::Duration { min, .. } if min.is_zero() => string("^[0-9]+(ms|s|m|h|d)$"),
         Shape::Duration { .. } => string("^0*[1-9][0-9]*(ms|s|m|h|d)$"),
         Shape::Size { .. } => string("^[0-9]+[A-Za-z]*B$"),
-        Shape::Words(words) => or_source(json!({ "enum": words })),
-        Shape::Text(Form { pattern: None, .. }) | Shape::Secret => or_source(json!({ "type": "string" })),
-        Shape::Text(Form { pattern: Some("."), .. }) => or_source(json!({ "type": "string", "minLength": 1 })),
+        Shape::Words(words) => or_source(&json!({ "enum": words })),
+        Shape::Text(Form { pattern: None, .. }) | Shape::Secret => or_source(&json!({ "type": "string" })),
+        Shape::Text(Form { pattern: Some("."), .. }) => or_source(&json!({ "type": "string", "minLength": 1 })),
         Shape::Text(Form {
             pattern: Some(pattern), ..
         }) => string(pattern),
@@ -131,11 +131,11 @@ fn shape(of: &Shape) -> Value {
 
 /// A string that matches a pattern.
 fn string(pattern: &str) -> Value {
-    or_source(json!({ "type": "string", "pattern": pattern }))
+    or_source(&json!({ "type": "string", "pattern": pattern }))
 }
 
 /// The same, or where it comes from.
-fn or_source(string: Value) -> Value {
+fn or_source(string: &Value) -> Value {
     json!({ "anyOf": [string, { "$ref": SOURCE }] })
 }
 

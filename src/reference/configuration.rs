@@ -18,6 +18,7 @@ there is a [JSON Schema](#in-an-editor).
 - **Strings from elsewhere**: in place of any string, also a duration, a size or a word, write `{ env = \"NAME\" }` for an environment variable, `{ env = \"NAME\", default = \"…\" }`, or
   `{ file = \"PATH\" }` for the content of a file without its last newline. A secret of bytes (a seal, the secret of a key) keeps that newline. Such values are never shown. `${NAME}` in a string is an error.
 - **Paths** of files are relative to the folder of `gateway.toml`.
+- **Changes** are in force after a [reload](../operations/reload.md), without a restart, unless the text of a key says otherwise.
 - **Since** is the first version with the key. Version 0.2.0 is the one after 0.1.0: see the [changelog](../../CHANGELOG.md).
 
 ## In an editor
@@ -119,7 +120,6 @@ impl Section {
 
     fn write_facts(&self, page: &mut String, key: &dyn Declared, all: &[Self]) {
         let entry = Entry::of(key);
-        let mut kind = entry.kind;
         let tables = tables_of(&key.shape());
         let sections = tables
             .iter()
@@ -130,11 +130,13 @@ impl Section {
                 format!("[{title}](#{})", anchor_of(&title))
             })
             .collect();
-        if !links.is_empty() {
-            let _ = write!(kind, ". See {}", links.join(", "));
-        }
-        let _ = writeln!(page, "- Type: {kind}");
-        for (label, text) in [("Default", entry.default), ("Required", entry.required)] {
+        let see = if links.is_empty() {
+            String::new()
+        } else {
+            format!(". See {}", links.join(", "))
+        };
+        let _ = writeln!(page, "- Type: {}{see}", entry.kind);
+        for (label, text) in [("Default", &entry.default), ("Required", &entry.required)] {
             if let Some(text) = text {
                 let _ = writeln!(page, "- {label}: {text}");
             }
@@ -145,17 +147,8 @@ impl Section {
         } else {
             let _ = writeln!(page, "- Example: `{}`", entry.example);
         }
-        match entry.errors {
-            [] => {}
-            [one] => {
-                let _ = writeln!(page, "- Error: {one}");
-            }
-            several => {
-                let _ = writeln!(page, "- Errors:");
-                for error in several {
-                    let _ = writeln!(page, "  - {error}");
-                }
-            }
+        for (label, text) in entry.problems() {
+            let _ = writeln!(page, "- {label}: {text}");
         }
         let _ = writeln!(page, "- Since {}", entry.since);
     }
@@ -168,11 +161,19 @@ pub(super) struct Entry {
     pub(super) default: Option<String>,
     pub(super) required: Option<String>,
     pub(super) example: String,
-    pub(super) errors: &'static [&'static str],
+    errors: &'static [&'static str],
     pub(super) since: &'static str,
 }
 
 impl Entry {
+    /// What is an error beside a wrong type, and what is a warning.
+    pub(super) fn problems(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        self.errors.iter().map(|text| match text.strip_prefix("Warning: ") {
+            Some(warning) => ("Warning", warning),
+            None => ("Error", *text),
+        })
+    }
+
     pub(super) fn of(key: &dyn Declared) -> Self {
         let about = key.about();
         let default = match (key.default_toml(), about.absent) {

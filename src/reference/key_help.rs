@@ -117,8 +117,8 @@ fn key_text(place: &Place, key: &dyn Declared) -> String {
         fact("required", required);
     }
     fact("example", &entry.example);
-    for error in entry.errors {
-        fact("error", error);
+    for (label, text) in entry.problems() {
+        fact(&label.to_lowercase(), text);
     }
     fact("since", entry.since);
     text

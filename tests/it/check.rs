@@ -4,11 +4,14 @@ use std::path::Path;
 
 use crate::harness::program::{Ended, authgate};
 use crate::harness::{Gate, RecordingUpstream, config};
+use crate::schema;
 
 fn check(text: &str) -> Ended {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("gateway.toml"), text).unwrap();
-    authgate(folder.path(), &["check"])
+    let ended = authgate(folder.path(), &["check"]);
+    schema::compare(text, &ended);
+    ended
 }
 
 /// A file without problems.

@@ -8,7 +8,7 @@ use jsonschema::Validator;
 use serde_json::Value;
 
 use crate::floors::root;
-use crate::harness::program::authgate;
+use crate::harness::program::{Ended, authgate};
 
 fn validator() -> &'static Validator {
     static VALIDATOR: OnceLock<Validator> = OnceLock::new();
@@ -27,6 +27,25 @@ pub fn rejections(text: &str) -> Vec<String> {
     errors
         .map(|error| format!("{}: {error}", error.instance_path()))
         .collect()
+}
+
+/// Fails if the schema and `authgate check` disagree about a file: about a valid one, or one with an error that a schema can find.
+pub fn compare(text: &str, ended: &Ended) {
+    if toml::from_str::<toml::Table>(text).is_err() {
+        return;
+    }
+    let rejections = rejections(text);
+    let can_be_found = [
+        "unknown key `",
+        ": expected ",
+        "\" is not a valid value",
+        "\" is not a duration",
+    ];
+    if ended.code == 0 {
+        assert!(rejections.is_empty(), "{text}\n{rejections:#?}");
+    } else if can_be_found.iter().any(|words| ended.err.contains(words)) {
+        assert!(!rejections.is_empty(), "{text}\n{}", ended.err);
+    }
 }
 
 /// Every TOML file below a folder.

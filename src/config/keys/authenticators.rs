@@ -52,7 +52,10 @@ pub(crate) static TOKEN: Table = Table::new(
 )
 .of_kind("token");
 
-const SCHEME: Form = Form::new("an authentication scheme: one word");
+const SCHEME: Form = Form::matching("an authentication scheme: one word", SCHEME_PATTERN);
+
+/// A token (RFC 9110, section 5.6.2), or the empty string.
+pub(crate) const SCHEME_PATTERN: &str = "^[-!#$%&'*+.^_`|~0-9A-Za-z]*$";
 
 pub(crate) static TOKEN_SCHEME: Key<Raw> = Key::new("scheme", Raw(|| Shape::Text(SCHEME).one_or_more()))
     .example(r#"scheme = ["Token", "Bearer"]"#)

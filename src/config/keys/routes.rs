@@ -1,7 +1,7 @@
 //! `[[routes]]`.
 
 use super::NEW;
-use super::authenticators::DEFAULT_SCHEME;
+use super::authenticators::{DEFAULT_SCHEME, SCHEME_PATTERN};
 use super::identity::CREDENTIAL_MODES;
 use crate::config::modes::ErrorFormat;
 use crate::config::reader::types::{Flag, SizeOrUnlimited, Span, Special, Text, Words};
@@ -297,10 +297,12 @@ pub(crate) mod websocket {
             .absent("cookies are no credentials")
             .text("The credential may be in the cookie of this name.");
 
-    pub(crate) static SCHEME: DefaultKey<Special> =
-        Key::new("scheme", Special(Form::new("an authentication scheme, or `\"\"`")))
-            .or(DEFAULT_SCHEME)
-            .example(r#"scheme = "Token""#)
-            .text("The scheme that the credential is read as.")
-            .errors(&["No authenticator of the route reads this scheme."]);
+    pub(crate) static SCHEME: DefaultKey<Special> = Key::new(
+        "scheme",
+        Special(Form::matching("an authentication scheme, or `\"\"`", SCHEME_PATTERN)),
+    )
+    .or(DEFAULT_SCHEME)
+    .example(r#"scheme = "Token""#)
+    .text("The scheme that the credential is read as.")
+    .errors(&["No authenticator of the route reads this scheme."]);
 }

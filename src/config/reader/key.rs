@@ -59,7 +59,7 @@ pub(crate) struct About {
     pub(crate) unit: &'static str,
     /// The first version that has it.
     pub(crate) since: &'static str,
-    /// Errors that do not follow from the type.
+    /// Errors that do not follow from the type, and warnings, which begin with `Warning: `.
     pub(crate) errors: &'static [&'static str],
     /// Whether a table without it is an error.
     pub(crate) presence: Presence,

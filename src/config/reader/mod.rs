@@ -297,7 +297,11 @@ fn unknown(written: &str, table_key: &str, table: &'static Table) -> Unknown {
         return Unknown::Misspelled(name);
     }
     let known: Vec<&str> = table.names().collect();
-    let known = format!("known keys: {}", known.join(", "));
+    let known = known.join(", ");
+    let known = match table_key {
+        "" => format!("known keys: {known}"),
+        key => format!("`authgate check --key '{key}'` describes the known keys: {known}"),
+    };
     let elsewhere = keys::tables_with(written);
     Unknown::Other(match elsewhere.as_slice() {
         [] => known,
