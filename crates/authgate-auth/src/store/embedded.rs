@@ -166,6 +166,9 @@ impl Records {
         if let Ok(old) = fs::metadata(file) {
             keep_owner(fresh.as_file(), &old)?;
             fresh.as_file().set_permissions(old.permissions())?;
+        } else if fresh.as_file().metadata()?.uid() == ROOT {
+            // A gateway that runs as the owner of the folder can read the file then.
+            keep_owner(fresh.as_file(), &fs::metadata(folder)?)?;
         }
         fresh.as_file().sync_all()?;
         fresh.persist(file)?;
@@ -197,6 +200,9 @@ fn tidy(folder: &Path, prefix: &str) {
         }
     }
 }
+
+/// The user root.
+const ROOT: u32 = 0;
 
 /// Keeps the owner of the file when root rewrites it, so that a gateway that runs as that owner can still read it.
 fn keep_owner(fresh: &fs::File, old: &fs::Metadata) -> io::Result<()> {
@@ -480,6 +486,21 @@ mod tests {
         let names = fs::read_dir(folder.path()).expect("a folder");
         assert_eq!(names.count(), 2, "the file and another store's");
         assert_eq!(metadata.permissions().mode() & 0o777, 0o640);
+        assert!(!given || (metadata.uid(), metadata.gid()) == (65534, 65534));
+    }
+
+    #[test]
+    fn a_new_file_of_root_belongs_to_the_owner_of_its_folder() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // Only root can change the owner of a folder.
+        let given = std::os::unix::fs::chown(folder.path(), Some(65534), Some(65534)).is_ok();
+        let file = folder.path().join("tokens.toml");
+        Records::parse(FILE)
+            .expect("a good file")
+            .save(&file)
+            .expect("writable");
+        let metadata = fs::metadata(&file).expect("there");
+        assert_eq!(metadata.mode() & 0o777, 0o600);
         assert!(!given || (metadata.uid(), metadata.gid()) == (65534, 65534));
     }
 
