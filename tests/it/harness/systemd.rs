@@ -71,6 +71,11 @@ impl Systemd {
         assert!(output.status.success(), "systemctl {words:?}: {problem}\n{log}");
     }
 
+    /// Whether `systemctl` succeeds.
+    pub fn try_run(&self, words: &[&str]) -> bool {
+        self.command(words).output().expect("systemctl").status.success()
+    }
+
     /// A property of a unit.
     pub fn property(&self, unit: &str, name: &str) -> String {
         self.output(&["show", unit, "--value", "--property", name])
