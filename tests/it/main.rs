@@ -82,6 +82,7 @@ mod observe;
 mod observe_django;
 mod oracle;
 mod outage;
+mod packages;
 mod parity;
 mod peers;
 mod policy;
