@@ -146,3 +146,80 @@ fn the_demo_listens_on_loopback_only() {
     assert_eq!(ended.code, 2, "{ended:?}");
     assert!(ended.err.contains("loopback"), "{}", ended.err);
 }
+
+/// Prints what `demo --django` finds in a project, and checks its gateway.toml.
+fn django(project: &Path) -> (String, String) {
+    let mut command = program();
+    let ended = run(
+        {
+            command.arg("demo").arg("--django").arg(project);
+            command
+        },
+        b"",
+    );
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let folder = TempDir::new().expect("a folder");
+    std::fs::write(folder.path().join("gateway.toml"), &ended.out).expect("writable");
+    let mut check = program();
+    check
+        .arg("check")
+        .current_dir(folder.path())
+        .env("AUTHGATE_JWT_SECRET", "canary-0123456789-0123456789-01234567")
+        .env("AUTHGATE_DATABASE_URL", "postgres://authgate@127.0.0.1/app");
+    let checked = run(check, b"");
+    assert_eq!(checked.code, 0, "{checked:?}\n{}", ended.out);
+    (ended.out, ended.err)
+}
+
+#[test]
+fn the_steps_for_a_django_project_are_made_from_its_files() {
+    let (file, steps) = django(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/django"));
+    for part in [
+        "mysite.settings (mysite/settings.py)",
+        "Nothing of it was run",
+        "runserver",
+        "docs/django.md",
+    ] {
+        assert!(steps.contains(part), "{part} is not in\n{steps}");
+    }
+    for part in ["mode = \"observe\"", "credential = \"keep\"", "kind = \"django\""] {
+        assert!(file.contains(part), "{part} is not in\n{file}");
+    }
+    for (settings, expected, steps_have) in [
+        (
+            "DATABASES = {'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': BASE_DIR / 'data.sqlite3'}}",
+            "data.sqlite3\"",
+            "SQLite",
+        ),
+        (
+            "INSTALLED_APPS = ['knox']\nENGINE = 'django.db.backends.postgresql'",
+            "tokens = \"knox\"",
+            "export AUTHGATE_DATABASE_URL",
+        ),
+        (
+            "INSTALLED_APPS = ['rest_framework_simplejwt', 'authgate_django']",
+            "env = \"AUTHGATE_JWT_SECRET\"",
+            "authgate_config --diff",
+        ),
+        (
+            "# INSTALLED_APPS = ['knox']",
+            "tokens = \"authtoken\"",
+            "neither authtoken",
+        ),
+    ] {
+        let folder = TempDir::new().expect("a folder");
+        let project = folder.path().join("src");
+        std::fs::create_dir_all(project.join("site1/settings")).expect("a folder");
+        let manage = "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.settings.dev')\n";
+        std::fs::write(project.join("manage.py"), manage).expect("writable");
+        std::fs::write(project.join("site1/settings/base.py"), settings).expect("writable");
+        std::fs::write(project.join("site1/settings/dev.py"), "from .base import *\n").expect("writable");
+        let (file, steps) = django(folder.path());
+        assert!(file.contains(expected), "{expected} is not in\n{file}");
+        assert!(steps.contains(steps_have), "{steps_have} is not in\n{steps}");
+    }
+    let mut command = program();
+    command.args(["demo", "--django", "/nonexistent"]);
+    let ended = run(command, b"");
+    assert!(ended.code == 2 && ended.err.contains("manage.py"), "{ended:?}");
+}

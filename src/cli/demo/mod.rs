@@ -1,8 +1,10 @@
 //! `authgate demo`: runs the gateway with its example configuration, in front of an upstream that shows what it received.
 
+mod django;
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use authgate_auth::Now;
 use authgate_auth::jwt::keys::Algorithm;
@@ -36,12 +38,16 @@ pub(super) struct Args {
     /// Address of the admin listener, instead of the configured one; loopback only.
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<SocketAddr>,
+    /// Run nothing: read the Django project in this folder, and print the steps that put it behind the gateway, and a gateway.toml for them
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["listen", "admin"])]
+    django: Option<PathBuf>,
 }
 
 const EXAMPLES: &str = "\
 Examples:
   authgate demo
-  authgate demo --listen 127.0.0.1:18443 --admin 127.0.0.1:19901   # if the usual ports are in use";
+  authgate demo --listen 127.0.0.1:18443 --admin 127.0.0.1:19901   # if the usual ports are in use
+  authgate demo --django ~/mysite >gateway.toml                    # the steps go to standard error";
 
 /// The configuration that the demo runs.
 enum Source<'f> {
@@ -52,6 +58,9 @@ enum Source<'f> {
 
 /// `configured`: the file that `--config` or the environment names.
 pub(super) fn run(args: &Args, configured: Option<&Path>) -> Result<(), Failure> {
+    if let Some(dir) = &args.django {
+        return django::run(dir);
+    }
     let here = Path::new(super::DEFAULT_FILE);
     let (source, file) = match configured.or_else(|| here.exists().then_some(here)) {
         Some(file) => (Source::File(file), file.to_owned()),
