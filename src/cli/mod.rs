@@ -9,6 +9,7 @@ mod echo;
 mod embedded_size;
 mod explain;
 mod http_client;
+mod init;
 mod jwt;
 mod man;
 mod online;
@@ -20,6 +21,7 @@ pub mod revoke;
 mod run;
 mod stores;
 pub mod token;
+mod top;
 pub mod user;
 mod values;
 
@@ -61,6 +63,7 @@ Logs go to standard error, data to standard output.
 
 First steps:
   authgate demo                          try the gateway, with public example keys
+  authgate init                          write a gateway.toml, from five questions
   authgate check --config gateway.toml   print every problem of the configuration, with the fix
   authgate run --config gateway.toml     serve until SIGTERM";
 
@@ -71,8 +74,10 @@ enum Command {
     Check(check::Args),
     Reload(reload::Args),
     Probe(probe::Args),
+    Top(top::Args),
     Parity(parity::Args),
     Demo(demo::Args),
+    Init(init::Args),
     Token(token::Args),
     User(user::Args),
     Revoke(revoke::Args),
@@ -142,10 +147,12 @@ impl Arguments {
             Command::Check(args) => check::run(args, file),
             Command::Reload(args) => reload::run(args, file),
             Command::Probe(args) => probe::run(args, file),
+            Command::Top(args) => top::run(args, file),
             Command::Completions(args) => completions::run(args),
             Command::Man(args) => man::run(args),
             Command::Parity(args) => parity::run(args),
             Command::Demo(args) => demo::run(args, self.config.as_deref()),
+            Command::Init(args) => init::run(args, file),
             Command::Echo(args) => echo::run(args),
             Command::Jwt(args) => jwt::run(args, file),
             Command::Token(args) => with_stores(file, |context| token::run(args, context, file)),

@@ -30,6 +30,7 @@ pub mod server;
 pub mod service_manager;
 pub mod streams;
 pub mod systemd;
+pub mod terminal;
 pub mod upstream;
 pub mod websocket;
 pub mod wire;
