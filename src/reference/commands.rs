@@ -105,7 +105,7 @@ fn write_arguments(page: &mut String, command: &Command, is_shown: impl Fn(&Arg)
         let _ = writeln!(
             page,
             "| {} | {} | {} |",
-            written(argument),
+            cell(&written(argument)),
             defaults.join(", "),
             cell(help.trim())
         );
