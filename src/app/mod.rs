@@ -47,7 +47,7 @@ use crate::control::admin::{self, Admin};
 use crate::control::redirect::{self, Redirect};
 use crate::control::reload::ReloadHook;
 use crate::control::revoke::RevocationTurns;
-use crate::control::status::{ConfigurationStatus, ListenerPurpose, ProcessFacts};
+use crate::control::status::{ConfigurationStatus, ListenerPurpose, ProcessFacts, Viewers};
 use crate::gateway::{Gateway, ServerSettings};
 use crate::service_manager::ServiceManager;
 use crate::signal::{Event, Signals};
@@ -171,6 +171,7 @@ impl App {
         let admin = Arc::new(Admin {
             metrics: Arc::clone(&process.metrics),
             recent: view.recent(&process.metrics),
+            viewers: Viewers::default(),
             view: ArcSwap::from_pointee(view),
             stage: stages.clone(),
             process: ProcessFacts::now(server.workers),

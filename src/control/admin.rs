@@ -1,4 +1,4 @@
-//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/status.json`, `/jwks.json`, `/reload`, `/revoke`; and the probe listener: the first two only.
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/status`, `/status.json`, `/jwks.json`, `/reload`, `/revoke`; and the probe listener: the first two only.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,12 +14,12 @@ use authgate_http::server::stage::Stage;
 use authgate_http::upstream::{UpstreamLimits, UpstreamSettings};
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
-    X_FRAME_OPTIONS,
+    ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY, RETRY_AFTER,
+    VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use tracing::warn;
@@ -29,7 +29,8 @@ use super::reload::ReloadHook;
 use super::revoke::{Problem, RevocationTurns, Revoker};
 use super::status::document::Status;
 use super::status::{
-    CertificateStatus, ConfigurationStatus, ListenerStatus, Marked, ProcessFacts, Recent, Report, every_interval,
+    CertificateStatus, ConfigurationStatus, EventStream, ListenerStatus, Marked, POLICY, ProcessFacts, Recent, Report,
+    Viewers, event, every_interval, page,
 };
 use super::token::CHALLENGES;
 use super::{Peer, Service, response, text};
@@ -42,6 +43,8 @@ use crate::tls::control::ControlTls;
 
 /// Maximum number of connections of a listener; for scrapers and probes, not for clients.
 pub const CONNECTIONS: usize = 64;
+
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 
 const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
@@ -56,6 +59,8 @@ pub struct Admin {
     pub stage: watch::Receiver<Stage>,
     /// The traffic of the last 15 minutes.
     pub recent: Recent,
+    /// The pages that follow the status.
+    pub viewers: Viewers,
     /// Facts of the process.
     pub process: ProcessFacts,
     /// Which configuration is in force.
@@ -108,17 +113,25 @@ pub async fn serve_probes(listener: Listener, stage: watch::Receiver<Stage>, adm
     super::serve(listener, stage, Probes(admin)).await;
 }
 
+/// The body of a response to an operator.
+type OperatorBody = Either<Full<Bytes>, EventStream>;
+
 struct Operators(Arc<Admin>);
 
 impl Service for Operators {
+    type Body = OperatorBody;
+
     const CONNECTIONS: usize = CONNECTIONS;
 
     fn tls(&self) -> Option<ControlTls> {
         self.0.view.load().access.tls.clone()
     }
 
-    async fn answer(&self, head: Parts, body: Incoming, peer: Peer) -> Response<Full<Bytes>> {
-        let mut response = self.0.answer(&head, body, &peer).await;
+    async fn answer(&self, head: Parts, body: Incoming, peer: Peer) -> Response<OperatorBody> {
+        let mut response = match self.0.follow(&head, &peer) {
+            Some(events) => events,
+            None => self.0.answer(&head, body, &peer).await.map(Either::Left),
+        };
         // Pages of other sites cannot embed it, and browsers do not guess its type.
         let headers = response.headers_mut();
         headers.insert(CROSS_ORIGIN_RESOURCE_POLICY, HeaderValue::from_static("same-origin"));
@@ -131,19 +144,17 @@ impl Service for Operators {
 struct Probes(Arc<Admin>);
 
 impl Service for Probes {
+    type Body = Full<Bytes>;
+
     const CONNECTIONS: usize = CONNECTIONS;
 
     async fn answer(&self, head: Parts, body: Incoming, peer: Peer) -> Response<Full<Bytes>> {
         match Endpoint::find(head.uri.path()) {
             Some(endpoint @ (Endpoint::Livez | Endpoint::Readyz)) => self.0.respond(endpoint, &head, body, &peer).await,
-            Some(Endpoint::Metrics | Endpoint::Status | Endpoint::KeySet | Endpoint::Reload | Endpoint::Revoke)
-            | None
-                if reads(&head.method) =>
-            {
+            Some(_) | None if reads(&head.method) => {
                 text(StatusCode::NOT_FOUND, "Not found. Available: /livez and /readyz.\n")
             }
-            Some(Endpoint::Metrics | Endpoint::Status | Endpoint::KeySet | Endpoint::Reload | Endpoint::Revoke)
-            | None => not_allowed("GET, HEAD"),
+            Some(_) | None => not_allowed("GET, HEAD"),
         }
     }
 }
@@ -154,6 +165,8 @@ enum Endpoint {
     Livez,
     Readyz,
     Metrics,
+    StatusPage,
+    StatusEvents,
     Status,
     KeySet,
     Reload,
@@ -166,6 +179,8 @@ impl Endpoint {
             "/livez" => Some(Self::Livez),
             "/readyz" => Some(Self::Readyz),
             "/metrics" => Some(Self::Metrics),
+            "/status" => Some(Self::StatusPage),
+            "/status/events" => Some(Self::StatusEvents),
             "/status.json" => Some(Self::Status),
             "/jwks.json" => Some(Self::KeySet),
             "/reload" => Some(Self::Reload),
@@ -177,7 +192,7 @@ impl Endpoint {
     fn purpose(self) -> Purpose {
         match self {
             Self::Livez | Self::Readyz | Self::KeySet => Purpose::Public,
-            Self::Metrics | Self::Status => Purpose::Read,
+            Self::Metrics | Self::StatusPage | Self::StatusEvents | Self::Status => Purpose::Read,
             Self::Reload => Purpose::Command("reload"),
             Self::Revoke => Purpose::Revoke,
         }
@@ -195,20 +210,42 @@ impl Endpoint {
 impl Admin {
     async fn answer(&self, head: &Parts, body: Incoming, peer: &Peer) -> Response<Full<Bytes>> {
         let endpoint = Endpoint::find(head.uri.path());
-        let purpose = endpoint.map_or(Purpose::Read, Endpoint::purpose);
-        let admitted = {
-            let view = self.view.load();
-            let source = view.access.check_source(head, peer);
-            source.and_then(|()| view.access.authorize(&head.headers, peer, purpose))
-        };
-        match (admitted, endpoint) {
+        match (self.admit(head, peer, endpoint), endpoint) {
             (Err(denied), endpoint) => self.refuse(denied, endpoint, peer),
             (Ok(()), Some(endpoint)) => self.respond(endpoint, head, body, peer).await,
             (Ok(()), None) => text(
                 StatusCode::NOT_FOUND,
-                "Not found. Available: /livez, /readyz, /metrics, /status.json, /jwks.json, POST /reload and POST /revoke.\n",
+                "Not found. Available: /livez, /readyz, /metrics, /status, /status.json, /jwks.json, POST /reload and POST /revoke.\n",
             ),
         }
+    }
+
+    fn admit(&self, head: &Parts, peer: &Peer, endpoint: Option<Endpoint>) -> Result<(), Denied> {
+        let purpose = endpoint.map_or(Purpose::Read, Endpoint::purpose);
+        let view = self.view.load();
+        view.access.check_source(head, peer)?;
+        view.access.authorize(&head.headers, peer, purpose)
+    }
+
+    /// Responds with events to a viewer of the page. Each event needs what the request needed, so that a stream ends with the token that it was
+    /// opened with. `None`: the request asks for something else, or is refused.
+    fn follow(self: &Arc<Self>, head: &Parts, peer: &Peer) -> Option<Response<OperatorBody>> {
+        const EVENTS: Option<Endpoint> = Some(Endpoint::StatusEvents);
+        if Endpoint::find(head.uri.path()) != EVENTS || head.method != Method::GET {
+            return None;
+        }
+        self.admit(head, peer, EVENTS).ok()?;
+        let (admin, viewer, peer) = (Arc::clone(self), head.clone(), peer.clone());
+        let may_follow = move || admin.admit(&viewer, &peer, EVENTS).is_ok();
+        let events = self
+            .viewers
+            .add(event(&self.status()).ok()?, self.stage.clone(), may_follow)?;
+        let mut response = Response::new(Either::Right(events));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, EVENT_STREAM);
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(http::header::CONNECTION, HeaderValue::from_static("close"));
+        Some(response)
     }
 
     async fn respond(&self, endpoint: Endpoint, head: &Parts, body: Incoming, peer: &Peer) -> Response<Full<Bytes>> {
@@ -219,6 +256,8 @@ impl Admin {
             Endpoint::Livez => text(StatusCode::OK, "ok\n"),
             Endpoint::Readyz => self.ready(),
             Endpoint::Metrics => self.metrics(&head.headers),
+            Endpoint::StatusPage => self.status_page(),
+            Endpoint::StatusEvents => self.no_events(&head.method),
             Endpoint::Status => self.status_json(),
             Endpoint::KeySet => self.key_set(),
             Endpoint::Reload => self.reload.answer().await,
@@ -295,6 +334,34 @@ impl Admin {
         }
     }
 
+    fn status_page(&self) -> Response<Full<Bytes>> {
+        let Ok(page) = page(&self.status()) else {
+            return text(StatusCode::INTERNAL_SERVER_ERROR, "The page cannot be written.\n");
+        };
+        let mut response = response(StatusCode::OK, "text/html; charset=utf-8", page);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_SECURITY_POLICY, POLICY.clone());
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        response
+    }
+
+    /// A HEAD request for events, or one viewer too many.
+    fn no_events(&self, method: &Method) -> Response<Full<Bytes>> {
+        if method == Method::HEAD {
+            let mut response = text(StatusCode::OK, Bytes::new());
+            response.headers_mut().insert(CONTENT_TYPE, EVENT_STREAM);
+            return response;
+        }
+        let mut response = text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many pages follow the status. Close one of them, or load /status again from time to time.\n",
+        );
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from_static("10"));
+        response
+    }
+
     fn status(&self) -> Status {
         let (view, stage) = (self.view.load(), *self.stage.borrow());
         let report = Report {
@@ -317,9 +384,17 @@ impl Admin {
         report.gather()
     }
 
-    /// Samples the traffic, until it is dropped.
+    /// Samples the traffic and updates the pages that follow the status, until it is dropped.
     pub async fn sample(&self) -> Infallible {
-        every_interval(|| self.recent.sample(&self.metrics, &self.view.load().marked())).await
+        let sample = || {
+            self.recent.sample(&self.metrics, &self.view.load().marked());
+            if self.viewers.are_there()
+                && let Ok(event) = event(&self.status())
+            {
+                self.viewers.send(event);
+            }
+        };
+        every_interval(sample).await
     }
 
     /// It is public, so a cache may keep it.

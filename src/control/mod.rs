@@ -10,10 +10,12 @@ pub mod status;
 pub mod token;
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use authgate_http::log_throttle::LogThrottle;
@@ -26,7 +28,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -35,6 +37,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_io_timeout::TimeoutWriter;
 use tracing::{debug, warn};
 
 use self::connection_limit::{ConnectionPermit, Evicted, EvictingLimit};
@@ -46,12 +49,17 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection of these listeners is there for a few questions. At this age it takes no more of them.
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60);
+/// A client that takes nothing of a response for this long is disconnected.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 /// The timeout for the last response of a connection.
 const LAST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// What one kind of control listener does.
 trait Service: Send + Sync + 'static {
+    /// The body of its responses. One whose length is not known may take long: it bounds its own time.
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static;
+
     /// The most connections of a listener.
     const CONNECTIONS: usize;
 
@@ -61,7 +69,7 @@ trait Service: Send + Sync + 'static {
     }
 
     /// Answers a request. A body that it does not read is dropped.
-    fn answer(&self, head: Parts, body: Incoming, peer: Peer) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+    fn answer(&self, head: Parts, body: Incoming, peer: Peer) -> impl Future<Output = Response<Self::Body>> + Send;
 }
 
 /// The other end of a connection.
@@ -170,27 +178,33 @@ async fn serve_requests<I, S: Service>(io: I, peer: Peer, permit: &ConnectionPer
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
+    let is_stream = AtomicBool::new(false);
     let service = service_fn(|request: Request<Incoming>| {
         let answering = permit.begin_answer();
-        let ((head, body), peer) = (request.into_parts(), peer.clone());
+        let ((head, body), peer, is_stream) = (request.into_parts(), peer.clone(), &is_stream);
         Box::pin(async move {
             let _answering = answering;
-            Ok::<_, Infallible>(service.answer(head, body, peer).await)
+            let response = service.answer(head, body, peer).await;
+            let has_length = response.body().size_hint().exact().is_some();
+            is_stream.store(!has_length, Ordering::Relaxed);
+            Ok::<_, Infallible>(response)
         })
     });
+    let mut io = TimeoutWriter::new(io);
+    io.set_timeout(Some(WRITE_TIMEOUT));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
-        .serve_connection(TokioIo::new(io), service);
+        .serve_connection(TokioIo::new(Box::pin(io)), service);
     let mut ended = timeout(MAX_CONNECTION_AGE, poll_fn(|cx| connection.poll_without_shutdown(cx))).await;
     if ended.is_err() {
         Pin::new(&mut connection).graceful_shutdown();
-        ended = timeout(
-            LAST_RESPONSE_TIMEOUT,
-            poll_fn(|cx| connection.poll_without_shutdown(cx)),
-        )
-        .await;
+        let last = poll_fn(|cx| connection.poll_without_shutdown(cx));
+        ended = match is_stream.load(Ordering::Relaxed) {
+            true => Ok(last.await),
+            false => timeout(LAST_RESPONSE_TIMEOUT, last).await,
+        };
     }
     ended?.map_err(io::Error::other)?;
     // An unread body must not reset the connection before the client has read the response.
@@ -213,4 +227,41 @@ fn response(status: StatusCode, content_type: &'static str, body: impl Into<Byte
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Answers with more than a pipe takes.
+    struct Long;
+
+    impl Service for Long {
+        type Body = Full<Bytes>;
+
+        const CONNECTIONS: usize = 1;
+
+        async fn answer(&self, _: Parts, _: Incoming, _: Peer) -> Response<Full<Bytes>> {
+            text(StatusCode::OK, vec![b'x'; 1024 * 1024])
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_of_a_response_is_disconnected() {
+        let (mut client, server) = tokio::io::duplex(1024);
+        let request = client.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        request.await.expect("it fits into the pipe");
+        let (permit, _evicted) = EvictingLimit::new(1).acquire().await;
+        let peer = Peer {
+            node: Node::Unix,
+            security: Security::Cleartext,
+        };
+        let began = Instant::now();
+        let ended = serve_requests(server, peer, &permit, &Long).await;
+        assert!(ended.is_err());
+        assert_eq!(began.elapsed().as_secs(), WRITE_TIMEOUT.as_secs());
+    }
 }

@@ -52,6 +52,8 @@ impl RedirectRules {
 struct Clients(Arc<Redirect>);
 
 impl Service for Clients {
+    type Body = Full<Bytes>;
+
     const CONNECTIONS: usize = CONNECTIONS;
 
     async fn answer(&self, head: Parts, _: Incoming, _: Peer) -> Response<Full<Bytes>> {

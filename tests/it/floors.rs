@@ -168,7 +168,7 @@ fn every_test_named_by_the_security_page_exists() {
             Some(("authgate-http", module)) => (format!("crates/authgate-http/tests/it/{module}.rs"), "#[test]\nfn "),
             Some(("python", module)) => (format!("python/tests/{module}.py"), "\ndef "),
             // A unit test, in the module that it tests.
-            Some(("src", module)) => (format!("src/{module}.rs"), "    async fn "),
+            Some(("src", module)) => (format!("src/{module}.rs"), "fn "),
             _ => (format!("tests/it/{module}.rs"), "#[test]\nfn "),
         };
         let source = fs::read_to_string(root.join(file)).unwrap();

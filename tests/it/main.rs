@@ -119,6 +119,7 @@ mod socket_files;
 mod spool;
 mod stale;
 mod startup;
+mod status_page;
 mod store_faults;
 mod stream_ends;
 mod streams;

@@ -4,6 +4,7 @@ use super::document::{
     Acme, Certificate, CertificateState, Health, Introspection, KeySet, Problem, ServerState, Severity, Status, Store,
     Subject, Upstream,
 };
+use super::words::{plural, time};
 
 /// Revocations that are reported later than this are a problem, in seconds.
 const MAX_REVOCATION_LAG: f64 = 2.0;
@@ -31,12 +32,13 @@ pub(super) fn assess(status: &Status) -> Health {
     status.acme.iter().for_each(|domain| found.acme(domain));
     found.traffic(status);
     if let Some(refused) = &status.configuration.refused {
-        let problems = plural(refused.problems.len(), "problem", "problems");
+        let problems = plural(refused.problems.len() as u64, "problem", "problems");
         found.warning(
             Subject::Configuration,
             format!(
                 "The reload of {} was refused because of {problems}. The configuration of {} is still in force.",
-                refused.at, status.configuration.applied
+                time(&refused.at),
+                time(&status.configuration.applied)
             ),
         );
     }
@@ -96,7 +98,7 @@ impl Findings {
     fn store(&mut self, store: &Store) {
         let name = &store.name;
         let since = store.outage.as_ref().and_then(|outage| outage.since.as_deref());
-        let since = since.map(|since| format!(" since {since}")).unwrap_or_default();
+        let since = since.map(|since| format!(" since {}", time(since))).unwrap_or_default();
         if !store.reached {
             self.error(
                 Subject::Stores,
@@ -128,7 +130,10 @@ impl Findings {
                 format!("Store {name} does not report changes: the subscription is lost. A revocation takes effect after cache.ttl."),
             );
         }
-        if let Some(lag) = store.revocation_lag_seconds.filter(|lag| *lag > MAX_REVOCATION_LAG) {
+        if let Some(lag) = store
+            .revocation_lag_seconds
+            .filter(|lag| store.usable && *lag > MAX_REVOCATION_LAG)
+        {
             self.warning(
                 Subject::Stores,
                 format!("Store {name} reports changes {lag:.0} s late. Until then, revoked credentials are accepted."),
@@ -162,15 +167,9 @@ impl Findings {
                 format!("Upstream {name} has no server that is up: {named}."),
             );
         } else {
-            let count = names.len();
-            let all = upstream.servers.len();
-            self.warning(
-                Subject::Upstreams,
-                format!(
-                    "Upstream {name}: {count} of {} not up: {named}.",
-                    plural(all, "server is", "servers are")
-                ),
-            );
+            let verb = if names.len() == 1 { "fails" } else { "fail" };
+            let count = format!("{} of {} servers {verb}", names.len(), upstream.servers.len());
+            self.warning(Subject::Upstreams, format!("In upstream {name}, {count}: {named}."));
         }
     }
 
@@ -185,7 +184,7 @@ impl Findings {
                 ),
             );
         } else if set.failures > 0 {
-            let fetches = plural(usize::try_from(set.failures).unwrap_or(usize::MAX), "fetch", "fetches");
+            let fetches = plural(set.failures, "fetch", "fetches");
             self.warning(
                 Subject::KeySets,
                 format!("The keys of {source} are not refreshed: {fetches} failed, the last one because of: {error}."),
@@ -197,7 +196,7 @@ impl Findings {
         let authenticator = &endpoint.authenticator;
         let error = endpoint.error.as_deref().unwrap_or("it does not answer");
         if let Some(outage) = &endpoint.outage {
-            let since = outage.since.as_deref().unwrap_or("a while ago");
+            let since = outage.since.as_deref().map_or("a while ago".to_owned(), time);
             self.error(
                 Subject::Introspection,
                 format!("The introspection endpoint of {authenticator} has not answered since {since}: {error}."),
@@ -211,7 +210,10 @@ impl Findings {
     }
 
     fn certificate(&mut self, certificate: &Certificate) {
-        let (file, expires) = (&certificate.file, certificate.expires.as_deref().unwrap_or_default());
+        let (file, expires) = (
+            &certificate.file,
+            certificate.expires.as_deref().map(time).unwrap_or_default(),
+        );
         match certificate.state {
             CertificateState::Valid | CertificateState::Unknown => {}
             CertificateState::Ending => self.warning(
@@ -263,6 +265,33 @@ impl Findings {
     }
 }
 
-fn plural(count: usize, one: &str, many: &str) -> String {
-    format!("{count} {}", if count == 1 { one } else { many })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(usable: bool, lag: f64) -> Store {
+        Store {
+            name: "redis".to_owned(),
+            mode: None,
+            primaries: None,
+            reached: true,
+            usable,
+            changes: Some("reported".to_owned()),
+            outage: None,
+            revocation_lag_seconds: Some(lag),
+        }
+    }
+
+    #[test]
+    fn an_unusable_store_is_one_error_and_a_late_one_is_a_warning() {
+        let found = |store: &Store| {
+            let mut found = Findings::default();
+            found.store(store);
+            let severities = found.0.into_iter().map(|problem| problem.severity);
+            severities.collect::<Vec<Severity>>()
+        };
+        assert_eq!(found(&store(true, 0.5)), []);
+        assert_eq!(found(&store(true, 2.5)), [Severity::Warning]);
+        assert_eq!(found(&store(false, 60.0)), [Severity::Error]);
+    }
 }

@@ -4,7 +4,11 @@
 pub mod document;
 mod health;
 mod history;
+mod page;
 mod report;
+mod sparkline;
+mod viewers;
+mod words;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -16,8 +20,11 @@ use serde_json::Value;
 use self::document::{Configuration, RefusedReload};
 pub use self::history::Recent;
 pub(super) use self::history::{Marked, every_interval};
+pub(super) use self::page::{POLICY, event, page};
 pub(super) use self::report::Report;
 use self::report::shown;
+pub(super) use self::viewers::EventStream;
+pub use self::viewers::Viewers;
 
 /// Facts of the process that do not change.
 #[derive(Debug)]

@@ -343,7 +343,7 @@ fn key_set(status: &KeySourceStatus) -> KeySet {
     }
 }
 
-fn stage_name(stage: Stage) -> &'static str {
+pub(super) fn stage_name(stage: Stage) -> &'static str {
     match stage {
         Stage::Serving => "serving",
         Stage::NotReady => "not_ready",

@@ -192,6 +192,14 @@ impl Config {
         self
     }
 
+    /// `[server.tls]` with this chain and key, in `a.pem` and `a.key`; clients trust the issuer.
+    pub fn tls_pair(mut self, pki: &Arc<Pki>, (chain, key): (String, String)) -> Self {
+        self = self.file("a.pem", chain).file("a.key", key);
+        put(&mut self.tls, "certificates = [{ chain = \"a.pem\", key = \"a.key\" }]");
+        self.pki = Some(Arc::clone(pki));
+        self
+    }
+
     /// A line of `[server.tls]`.
     pub fn tls_line(mut self, line: &str) -> Self {
         put(&mut self.tls, line);

@@ -1,5 +1,6 @@
 //! The test harness: the program itself, a real Redis, and an upstream and a client that see every byte.
 
+pub mod browser;
 pub mod caddy;
 pub mod client;
 pub mod cluster;

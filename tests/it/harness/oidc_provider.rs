@@ -188,7 +188,7 @@ impl OidcProvider {
 }
 
 /// A port that only a socket with SO_REUSEADDR can be bound to, as Node.js does, and which the system gives to no other program.
-fn reserved_port() -> (Socket, u16) {
+pub fn reserved_port() -> (Socket, u16) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.set_reuse_address(true).expect("an option");
     socket
