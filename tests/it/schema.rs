@@ -100,11 +100,16 @@ fn a_key_is_explained_in_the_terminal() {
 #[test]
 fn a_key_of_another_table_is_named_there() {
     let folder = tempfile::tempdir().unwrap();
-    let text = "[server]\nlisten = [\"127.0.0.1:0\"]\nheader_timeout = \"5s\"\n\
+    let text = "[server]\nlisten = [\"127.0.0.1:0\"]\nheader_timeout = \"5s\"\nconnections = 5\n\
                 [upstreams.app]\nservers = [\"http://127.0.0.1:8000\"]\n[[routes]]\npath = \"/*\"\npublic = true\nupstream = \"app\"\n";
     fs::write(folder.path().join("gateway.toml"), text).unwrap();
     let ended = authgate(folder.path(), &["check", "gateway.toml"]);
     assert_eq!(ended.code, 2);
-    assert!(ended.err.contains("it is a key of `server.limits`"), "{}", ended.err);
+    for words in [
+        "it is a key of `server.limits`;",
+        "it is a key of `server.limits` and `stores.NAME`;",
+    ] {
+        assert!(ended.err.contains(words), "{}", ended.err);
+    }
     assert!(!rejections(text).is_empty());
 }

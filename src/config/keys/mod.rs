@@ -149,8 +149,9 @@ pub(crate) fn nearest_name<'n>(written: &str, known: impl Iterator<Item = &'n st
 pub(super) fn tables_with(name: &str) -> Vec<String> {
     let mut found = Vec::new();
     walk::tables(&mut |place| {
-        if place.table.find(name).is_some() {
-            found.push(place.path.to_owned());
+        let path = place.path.clone();
+        if !path.is_empty() && place.table.find(name).is_some() && !found.contains(&path) {
+            found.push(path);
         }
     });
     found

@@ -18,6 +18,7 @@ use authgate_auth::fetch::FetchTls;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use self::key::listed;
 pub(crate) use self::key::{Declared, DefaultKey, Key, Misplaced, Presence, Raw, Sub, Table};
 pub(crate) use self::shape::{Form, Shape};
 pub(crate) use self::text::Text;
@@ -290,6 +291,8 @@ enum Unknown {
 }
 
 fn unknown(written: &str, table_key: &str, table: &'static Table) -> Unknown {
+    // A key of more tables than these says nothing about where it belongs.
+    const MANY: usize = 3;
     if let Some(key) = table.misplaced.iter().find(|key| key.name == written) {
         return Unknown::Misplaced(key);
     }
@@ -303,9 +306,9 @@ fn unknown(written: &str, table_key: &str, table: &'static Table) -> Unknown {
         key => format!("`authgate check --key '{key}'` describes the known keys: {known}"),
     };
     let elsewhere = keys::tables_with(written);
-    Unknown::Other(match elsewhere.as_slice() {
-        [] => known,
-        [place] if place != table_key => format!("it is a key of `{place}`; {known}"),
+    let places: Vec<String> = elsewhere.iter().map(|place| format!("`{place}`")).collect();
+    Unknown::Other(match places.len() {
+        1..=MANY => format!("it is a key of {}; {known}", listed(&places, "and")),
         _ => known,
     })
 }
