@@ -178,6 +178,7 @@ pub(super) fn admin_view(snapshot: &Snapshot) -> AdminView {
             authenticators: snapshot.authenticators.values().cloned().collect(),
             stores: snapshot.stores.clone(),
         }),
+        redacted: Arc::clone(&snapshot.redacted),
         access: snapshot.admin.clone(),
     }
 }

@@ -78,6 +78,8 @@ pub(super) struct Snapshot {
     pub(super) admin: AdminAccess,
     /// The name of the configuration file.
     pub(super) file: String,
+    /// Its text, without comments and possible secrets.
+    pub(super) redacted: Arc<str>,
     /// The hosts that clients are redirected to.
     pub(super) hosts: HashSet<String>,
     /// The headers that carry credentials.
@@ -273,6 +275,7 @@ impl Snapshot {
                 tls: config.admin.tls.as_ref().map(ControlTls::new).transpose()?,
             },
             file: config.file,
+            redacted: config.redacted,
             hosts,
             credential_headers,
         })

@@ -91,6 +91,35 @@ pub(super) fn mask(text: &str, table: &DeTable<'_>, shown: &Shown, syntax: Synta
     out
 }
 
+/// The masked text for readers: `***` in place of each possible secret, whatever its length, and without comments.
+pub(super) fn redact(text: &str, masked: &str) -> String {
+    let mut out = String::with_capacity(masked.len());
+    for (line, written) in masked.lines().zip(text.lines()) {
+        let comment = line
+            .char_indices()
+            .find(|(at, c)| *c == '#' && line[*at + 1..].chars().all(|c| matches!(c, '*' | '\t' | ' ')));
+        let kept = comment.map_or(line, |(at, _)| line[..at].trim_end());
+        if comment.is_some() && kept.is_empty() {
+            continue;
+        }
+        let mut start = 0;
+        while let Some(&byte) = kept.as_bytes().get(start) {
+            let stars = kept[start..].bytes().take_while(|byte| *byte == b'*').count();
+            let length = stars.max(kept[start..].chars().next().map_or(1, char::len_utf8));
+            let run = start..start + length;
+            // A `*` that the file has, as in "/api/*", is not a mask.
+            if byte == b'*' && written.as_bytes().get(run.clone()) != Some(&kept.as_bytes()[run.clone()]) {
+                out.push_str("***");
+            } else {
+                out.push_str(&kept[run.clone()]);
+            }
+            start = run.end;
+        }
+        out.push('\n');
+    }
+    out
+}
+
 struct Marks {
     visible: Vec<bool>,
     /// Within a key or a value of the tree.

@@ -80,6 +80,8 @@ pub fn default_cache() -> CacheSettings {
 pub struct Config {
     /// The file's name, as it was given.
     pub file: String,
+    /// Its text for readers, without comments and possible secrets.
+    pub redacted: Arc<str>,
     /// `[server]`.
     pub server: ServerSettings,
     /// `server.watch`.
@@ -285,6 +287,10 @@ pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Loaded, ConfigErro
     {
         return Err(ConfigError::new(report, context.files.into_inner()));
     }
+    let config = Config {
+        redacted: mask::redact(text, &masked).into(),
+        ..config
+    };
     Ok(Loaded {
         config,
         warnings: report,

@@ -1,4 +1,4 @@
-//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/status`, `/status.json`, `/jwks.json`, `/reload`, `/revoke`; and the probe listener: the first two only.
+//! The admin listener: `/livez`, `/readyz`, `/metrics`, `/status`, `/status.json`, `/config`, `/jwks.json`, `/reload`, `/revoke`; and the probe listener: the first two only.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -98,6 +98,8 @@ pub struct AdminView {
     pub key_set: Option<Bytes>,
     /// What can be revoked.
     pub revoker: Arc<Revoker>,
+    /// The text of its file, without comments and possible secrets.
+    pub redacted: Arc<str>,
     /// Who may ask.
     pub access: AdminAccess,
 }
@@ -168,6 +170,7 @@ enum Endpoint {
     StatusPage,
     StatusEvents,
     Status,
+    Config,
     KeySet,
     Reload,
     Revoke,
@@ -182,6 +185,7 @@ impl Endpoint {
             "/status" => Some(Self::StatusPage),
             "/status/events" => Some(Self::StatusEvents),
             "/status.json" => Some(Self::Status),
+            "/config" => Some(Self::Config),
             "/jwks.json" => Some(Self::KeySet),
             "/reload" => Some(Self::Reload),
             "/revoke" => Some(Self::Revoke),
@@ -192,7 +196,7 @@ impl Endpoint {
     fn purpose(self) -> Purpose {
         match self {
             Self::Livez | Self::Readyz | Self::KeySet => Purpose::Public,
-            Self::Metrics | Self::StatusPage | Self::StatusEvents | Self::Status => Purpose::Read,
+            Self::Metrics | Self::StatusPage | Self::StatusEvents | Self::Status | Self::Config => Purpose::Read,
             Self::Reload => Purpose::Command("reload"),
             Self::Revoke => Purpose::Revoke,
         }
@@ -215,7 +219,7 @@ impl Admin {
             (Ok(()), Some(endpoint)) => self.respond(endpoint, head, body, peer).await,
             (Ok(()), None) => text(
                 StatusCode::NOT_FOUND,
-                "Not found. Available: /livez, /readyz, /metrics, /status, /status.json, /jwks.json, POST /reload and POST /revoke.\n",
+                "Not found. Available: /livez, /readyz, /metrics, /status, /status.json, /config, /jwks.json, POST /reload and POST /revoke.\n",
             ),
         }
     }
@@ -259,6 +263,7 @@ impl Admin {
             Endpoint::StatusPage => self.status_page(),
             Endpoint::StatusEvents => self.no_events(&head.method),
             Endpoint::Status => self.status_json(),
+            Endpoint::Config => text(StatusCode::OK, self.view.load().redacted.as_bytes().to_vec()),
             Endpoint::KeySet => self.key_set(),
             Endpoint::Reload => self.reload.answer().await,
             Endpoint::Revoke => {

@@ -4,6 +4,7 @@ use crate::harness::gunicorn;
 use crate::harness::pki::Pki;
 use crate::harness::program::run;
 use crate::harness::{Gate, RecordingUpstream, Redis, call, config, get};
+use crate::reload::hangup;
 
 #[test]
 fn livez_readyz_and_metrics_are_answered() {
@@ -116,4 +117,37 @@ fn the_process_and_its_build_are_among_the_metrics() {
         env!("CARGO_PKG_VERSION")
     );
     assert!(page.contains(&build), "{page}");
+}
+
+#[test]
+fn the_configuration_in_force_is_shown_without_secrets_and_comments() {
+    let (redis, upstream) = (Redis::start(), RecordingUpstream::start());
+    let config = config()
+        .tables("# canary-comment: the password was canary-old\n")
+        .tokens(&redis)
+        .tables(
+            "[authenticators.jwt]\nkind = \"jwt\"\nusers = \"none\"\n\
+             keys = [{ algorithm = \"HS256\", secret = \"canary-secret-of-more-than-32-bytes\" }] # canary\n",
+        )
+        .app(&upstream)
+        .protected("/api/*");
+    let gate = Gate::start(&config);
+    let shown = gate.probe("/config");
+    assert_eq!(
+        (shown.status, shown.header("content-type")),
+        (200, Some("text/plain; charset=utf-8"))
+    );
+    let text = shown.text();
+    assert!(
+        text.contains("keys = [{ algorithm = \"HS256\", secret = \"***\" }]\n"),
+        "{text}"
+    );
+    assert!(text.contains("path = \"/api/*\"\n"), "{text}");
+    assert!(!text.contains('#') && !text.contains("canary"), "{text}");
+
+    // The file has changed, and the gateway does not know it yet.
+    config.protected("/later/*").write(gate.folder.path());
+    assert_eq!(gate.probe("/config").text(), text);
+    assert!(hangup(&gate));
+    assert!(gate.probe("/config").text().contains("path = \"/later/*\"\n"));
 }

@@ -89,6 +89,7 @@ pub(super) fn config(file: &str, mut root: Section<'_>) -> Config {
     upstreams::set_check_hosts(&mut upstreams, &routes);
     let config = Config {
         file: file.to_owned(),
+        redacted: Arc::default(), // known after all values are read
         server: server.settings,
         watch: server.watch,
         tls: server.tls,
