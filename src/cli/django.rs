@@ -17,7 +17,7 @@ enum Command {
     Sql(SqlArgs),
 }
 
-/// Print the rights that the gateway's role needs, and triggers that report changes
+/// Print SQL: the rights that the gateway's role needs, or with --triggers the triggers that report changes
 ///
 /// It connects to nothing. Read the output, then run it as the owner of the tables.
 #[derive(Debug, clap::Args)]

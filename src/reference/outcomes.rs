@@ -93,7 +93,7 @@ const SECTIONS: &[Section] = &[
         table: credential::PROOF_CHECKS,
     },
     Section {
-        heading: "## What could not be asked\n\n### Stores",
+        heading: "## Credentials that could not be checked\n\n### Stores",
         introduction: "`reason` names the authenticator and the store. The label `reason` of `authgate_store_errors_total` has the same values.",
         names: "outcome",
         table: auth::STORES,

@@ -48,7 +48,7 @@ authgate_core::table! {
     HEAD_TOO_LARGE = LabelValue::new("head_too_large", "The head exceeds `header_bytes` or `headers`.")
         .status("431")
         .action("Often too many cookies. Remove them, or raise `server.limits.header_bytes`.");
-    NO_ROUTE = LabelValue::new("no_route", "No route has this host, path and method.")
+    NO_ROUTE = LabelValue::new("no_route", "No route has this host and path.")
         .status("404")
         .action("Add a route, or correct the path. `authgate token show --route` and `authgate jwt inspect --route` print the route of a path.");
     METHOD_NOT_ALLOWED = LabelValue::new("method_not_allowed", "Routes have the path, and none of them lists the method.")
@@ -134,8 +134,8 @@ authgate_core::table! {
         .action("`reason` has the error. Look whether the application runs, and whether its address is right.");
     UPSTREAM_NO_RESPONSE = LabelValue::new("upstream_no_response", "The response has ended early or is invalid. `reason` has the error.")
         .status("502")
-        .action("Look at the log of the application for a crash. Its keep-alive timeout should be longer than that of the upstream.");
-    UPSTREAM_UNASKED_UPGRADE = LabelValue::new("upstream_unasked_upgrade", "The server has sent a 101 without being asked.")
+        .action("Look at the log of the application for a crash. The keep-alive timeout of the application should be longer than `idle_timeout` of the upstream.");
+    UPSTREAM_UNASKED_UPGRADE = LabelValue::new("upstream_unasked_upgrade", "The server has answered 101 (Switching Protocols), and the request did not ask for it.")
         .status("502")
         .action("A bug of the application.");
     UPSTREAM_NO_UPGRADE = LabelValue::new("upstream_no_upgrade", "An upstream with HTTP/2 cannot switch protocols.")

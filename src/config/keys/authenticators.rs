@@ -134,7 +134,7 @@ pub(crate) static ON_UNKNOWN: DefaultKey<Words<OnUnknown>> = Key::new(
      it. It is for the time in which not all tokens are in the store yet. A revoked, expired or disabled token is refused in any case.",
 )
 .errors(&[
-    "`forward`, and a route of the authenticator is neither observed nor has `credential = \"keep\"` and no `require`.",
+    "`forward`, and an enforced route of the authenticator has `require`, or lacks `credential = \"keep\"`.",
 ]);
 
 pub(crate) static FORM: DefaultKey<Words<CredentialForm>> = Key::new(

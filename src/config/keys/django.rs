@@ -43,7 +43,7 @@ pub(crate) static DIGEST: Key<Raw> = Key::new("digest", Raw(stores::digest_kinds
     .example(r#"digest = "sha512-hexkey""#)
     .absent("`[\"sha512\"]`")
     .text(
-        "Of what kind the digests in the table of tokens are. `sha512` and `sha512-hexkey`: tokens of django-rest-knox, from version 5 and \
+        "The kind of the digests in the table of tokens. `sha512` and `sha512-hexkey`: tokens of django-rest-knox, from version 5 and \
          of version 4.2.",
     )
     .errors(&["The table of tokens holds the tokens themselves.", "A digest is listed twice."]);
@@ -131,7 +131,7 @@ pub(crate) mod users {
     use super::*;
 
     pub(crate) static TABLE: Table = Table::new(
-        "The table of users, and its columns. A custom user model without a field is written with `false`.",
+        "The table of users, and its columns. If a custom user model lacks a column, write `false` for it.",
         &[
             &TABLE_NAME,
             &ID,
@@ -226,7 +226,7 @@ pub(crate) static GROUPS: DefaultKey<Words<bool>> = Key::new("groups", Words(&[(
 pub(crate) static TIMEOUT: DefaultKey<Span> = Key::new("timeout", Span::ABOVE_ZERO)
     .or(Duration::from_secs(1))
     .since(NEW)
-    .text("One deadline for waiting, connecting and answering. After it, the request gets 503, unless `on_outage` has a decision.");
+    .text("The deadline for one look-up: waiting, connecting and answering together. After it, the request gets 503, unless `on_outage` allows a cached decision.");
 
 pub(crate) static CONNECTIONS: DefaultKey<Count> = Key::new(
     "connections",

@@ -69,8 +69,9 @@ pub(crate) static CREDENTIAL: DefaultKey<Words<CredentialMode>> = Key::new("cred
     .or(CredentialMode::Opaque)
     .example(r#"credential = "remove""#)
     .text(
-        "What becomes of the header with the credential. `opaque`: it has a value that differs from user to user, for caches and limits of \
-         the application, and is no credential. `keep`: it is forwarded. `remove`: it is removed.",
+        "What the gateway does with the header that has the credential. `opaque`: it writes another value, which differs from \
+         user to user and is no credential, for caches and limits of the application. `keep`: it forwards the header. `remove`: \
+         it removes the header.",
     );
 
 pub(crate) static STRIP: Key<Raw> = Key::new(
@@ -87,8 +88,8 @@ pub(crate) static SIGNED: Key<Raw> = Key::new("signed", Raw(|| Shape::Table(&sig
     .example(r#"signed = { keys = [{ algorithm = "EdDSA", file = "identity.key" }] }"#)
     .absent("identities are not signed; in the table of an upstream, as in `[identity]`")
     .text(
-        "Sends the facts in a JWT too, which the application verifies with a public key. `headers = {}` sends the JWT alone. `false`: not \
-         to this upstream.",
+        "Sends the facts in a JWT too, which the application verifies with a public key. `headers = {}` sends the JWT alone. \
+         `false`: this upstream receives no JWT.",
     );
 
 pub(crate) static AUDIENCE: Key<Text> = Key::new("audience", Text("a string"))

@@ -63,7 +63,7 @@ pub(crate) static CLIENT: Key<Sub> = Key::new("client", Sub(&client::TABLE))
     .required()
     .since(NEW)
     .example(r#"client = { id = "authgate", secret = { file = "idp.secret" } }"#)
-    .text("The client that the authorization server knows the gateway as.");
+    .text("The gateway's own registration as a client at the authorization server.");
 
 pub(crate) mod client {
     use super::*;

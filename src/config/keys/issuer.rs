@@ -54,11 +54,11 @@ pub(crate) static NAMESPACE: Key<Raw> = Key::new("namespace", Raw(|| Shape::text
     .example(r#"namespace = "partner:""#)
     .absent("ids stay as they are")
     .text(
-        "What is put before the id of each user of the issuer, everywhere: in headers, records, revocations and the log. So two issuers \
-         cannot name the same user.",
+        "A prefix for the id of each user of the issuer. Headers, records, revocations and the log have the id with it. So two \
+         issuers cannot name the same user.",
     )
     .errors(&[
-        "Two tables have none, or the same one that is not written in both.",
+        "Two tables have the same namespace, or none. If that is intended, write it in both, also if it is `\"\"`.",
         "Warning: two tables have the same namespace.",
     ]);
 

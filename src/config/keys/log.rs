@@ -23,7 +23,7 @@ pub(crate) static LEVEL: DefaultKey<Words<Level>> = Key::new(
     ]),
 )
 .or(Level::INFO)
-.text("The least important events that are logged. The event of each request is `info`.");
+.text("The lowest level that is logged. The event of each request is `info`.");
 
 pub(crate) static FORMAT: DefaultKey<Words<LogFormat>> =
     Key::new("format", Words(&[("text", LogFormat::Text), ("json", LogFormat::Json)]))

@@ -74,7 +74,7 @@ pub(super) static AUTHENTICATORS: Key<Raw> = Key::new(
     }),
 )
 .example("[authenticators.token]\nkind = \"token\"")
-.absent("all routes are public")
+.absent("there is no authenticator: every route has `public = true`")
 .text(
     "How credentials are recognized and checked. The name is your own; routes list it, and the log and the field `authenticator` of \
      `identity.headers` show it.",
@@ -111,8 +111,8 @@ pub(super) static ROUTES: Key<Raw> = Key::new(
 )
 .errors(&[
     "Two routes match the same requests.",
-    "A route without a host, or with a wildcard, is weaker than the route of a more specific host for the same path: a client chooses the \
-     host that it names.",
+    "A route without a host, or with a wildcard, requires less than the route of a more specific host for the same path: a \
+     client can send any `Host`.",
 ]);
 
 /// Where a string comes from, in place of the string itself.

@@ -171,7 +171,7 @@ pub(crate) mod mode {
         .since(NEW)
         .unit("percent of users")
         .example("enforce = 10")
-        .text("The share. The id of the user decides, so a user is always on the same side. A request without a credential is observed until 100.");
+        .text("The share. The id of the user decides, so a user is always on the same side. A request without a credential is observed, unless the share is 100.");
 }
 
 pub(crate) static ERRORS: DefaultKey<Words<ErrorFormat>> = Key::new(
@@ -220,7 +220,7 @@ pub(crate) mod cors {
 
     pub(crate) static PREFLIGHT: DefaultKey<Words<()>> = Key::new("preflight", Words(&[("forward", ())]))
         .or(())
-        .text("What answers preflights: the application.");
+        .text("Which side answers preflights. `forward`: the application.");
 }
 
 pub(crate) static UPSTREAM: Key<Text> = Key::new("upstream", Text("the name of an upstream"))
@@ -231,7 +231,7 @@ pub(crate) static UPSTREAM: Key<Text> = Key::new("upstream", Text("the name of a
 pub(crate) static CREDENTIAL: Key<Words<CredentialMode>> = Key::new("credential", CREDENTIAL_MODES)
     .example(r#"credential = "keep""#)
     .absent("`credential` of `[identity]`, or of the upstream's own table")
-    .text("What becomes of the header with the credential: see `identity.credential`.")
+    .text("What the gateway does with the header that has the credential: see `identity.credential`.")
     .errors(&["The route is public."]);
 
 pub(crate) static BODY_BYTES: Key<SizeOrUnlimited> = Key::new("body_bytes", SizeOrUnlimited)
@@ -283,7 +283,7 @@ pub(crate) mod websocket {
     pub(crate) static ORIGINS: Key<Raw> = Key::new("origins", Raw(|| Shape::Text(ORIGIN).non_empty_list()))
         .required()
         .example(r#"origins = ["https://app.example.com"]"#)
-        .text("The pages whose credential is accepted. Another origin gets 403.")
+        .text("The origins of pages that may open a WebSocket with a credential. A page of another origin gets 403.")
         .errors(&["`\"*\"`: every website could open a WebSocket as its visitor."]);
 
     pub(crate) static SUBPROTOCOL: DefaultKey<Flag> = Key::new("subprotocol", Flag)
@@ -303,6 +303,6 @@ pub(crate) mod websocket {
     )
     .or(DEFAULT_SCHEME)
     .example(r#"scheme = "Token""#)
-    .text("The scheme that the credential is read as.")
+    .text("The scheme of the credential: authenticators read it like `Authorization: SCHEME TOKEN`.")
     .errors(&["No authenticator of the route reads this scheme."]);
 }

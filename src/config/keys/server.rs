@@ -243,8 +243,8 @@ pub(crate) mod drain {
         .or(Duration::ZERO)
         .example(r#"delay = "5s""#)
         .text(
-            "How long the gateway still accepts connections while `/readyz` already answers 503, so that balancers stop sending \
-             requests first.",
+            "How long the gateway goes on accepting connections, while `/readyz` answers 503. In this time, balancers stop \
+             sending requests to it.",
         );
 
     pub(crate) static TIMEOUT: DefaultKey<Span> = Key::new("timeout", Span::ANY)

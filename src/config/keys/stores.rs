@@ -192,7 +192,7 @@ pub(crate) static PREFIX: DefaultKey<Special> = Key::new("prefix", Special(Form:
 
 pub(crate) static TIMEOUT: DefaultKey<Span> = Key::new("timeout", Span::ABOVE_ZERO)
     .or(Duration::from_millis(250))
-    .text("One deadline for waiting, connecting and answering. After it, the request gets 503, unless `on_outage` has a decision.");
+    .text("The deadline for one look-up: waiting, connecting and answering together. After it, the request gets 503, unless `on_outage` allows a cached decision.");
 
 pub(crate) static INVALIDATION: DefaultKey<Words<Invalidation>> = Key::new(
     "invalidation",
@@ -228,7 +228,7 @@ pub(crate) static SEAL: Key<SecretBytes> = Key::new("seal", SecretBytes)
     .absent("records are not sealed")
     .text(
         "A key that only gateways have. Digests and records carry an HMAC with it, so that a program which can write to Redis cannot add \
-         users or tokens. A record without it is 503.",
+         users or tokens. Requests that need a record without it get 503.",
     )
     .errors(&["The key is too short."]);
 

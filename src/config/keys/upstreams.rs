@@ -11,7 +11,7 @@ use crate::config::reader::types::{Count, Count32, Header, SecretText, Size, Spa
 use crate::config::reader::{DefaultKey, Form, Key, Raw, Shape, Sub, Table};
 
 pub(crate) static TABLE: Table = Table::new(
-    "Servers of an application, which are equal to each other.",
+    "Servers of an application. Each of them can answer any request.",
     &[
         &SERVERS,
         &BALANCE,
@@ -84,7 +84,7 @@ pub(crate) static HOST: DefaultKey<Special> = Key::new("host", Special(Form::new
 
 pub(crate) static CONNECT_TIMEOUT: DefaultKey<Span> = Key::new("connect_timeout", Span::ABOVE_ZERO)
     .or(Duration::from_secs(2))
-    .text("The deadline for a new connection: the look-up of the name, TCP and TLS together. Then the next server is tried, or the request gets 502.");
+    .text("The deadline for a new connection: the look-up of the name, TCP and TLS together. After it, the gateway tries the next server. After the last one, the request gets 504.");
 
 pub(crate) static RESPONSE_TIMEOUT: DefaultKey<Span> = Key::new("response_timeout", Span::ABOVE_ZERO)
     .or(Duration::from_secs(60))
@@ -237,7 +237,8 @@ pub(crate) static SECRET_HEADER: Key<Sub> = Key::new("secret_header", Sub(&secre
     .example(r#"secret_header = { name = "X-Gateway-Secret", value = { file = "gateway.secret" } }"#)
     .absent("no such header")
     .text(
-        "A header that proves to the application that a request came through the gateway. Requests of clients lose it.",
+        "A header that proves to the application that a request came through the gateway. The gateway removes it from requests \
+         of clients.",
     );
 
 pub(crate) mod secret_header {

@@ -116,7 +116,7 @@ pub static FIELDS: &[Field] = &[
         "request.id",
         "text",
         "always",
-        "The id of the request. The upstream receives it in `X-Request-Id`, and so does the client of a refusal.",
+        "The id of the request. The upstream receives it in `X-Request-Id`. So does the client, if the gateway answers itself.",
     ),
     field("acme.domain", "text", "A domain of `server.tls.acme`."),
     field("admin", "text", "The addresses of the admin listener."),
@@ -231,7 +231,7 @@ forge a line. The text of an event and the names of its fields are the same in b
 Later versions may add events and fields. The names of fields stay; the text of an event may change. So select events of requests by their field
 `outcome`, and alert on [metrics](metrics.md), not on texts.
 
-`log.level` chooses the events: `error` (requests fail, and somebody must act), `warn` (they may fail soon), `info` (the life of the gateway, and
+`log.level` chooses the events: `error` (requests fail, and the operator must act), `warn` (they may fail soon), `info` (the life of the gateway, and
 requests). `debug` and `trace` have more about connections, for the search for a fault; they are not listed here, and change without notice.
 ";
 

@@ -186,7 +186,7 @@ authgate_core::table! {
         name: "authgate_store_outage_seconds",
         kind: Gauge,
         labels: &[STORE],
-        help: "How long a store has not answered all look-ups by now, 0 while it does.",
+        help: "How long the present outage of a store has lasted, 0 if there is none. In an outage, some or all look-ups fail.",
         note: "",
         since: "0.2.0",
     };
@@ -194,8 +194,8 @@ authgate_core::table! {
         name: "authgate_revocation_lag_seconds",
         kind: Gauge,
         labels: &[STORE],
-        help: "The age of the last change of the gateway's own key that the store has reported, less its period.",
-        note: "This is how long a revocation takes until this gateway knows of it. It rises while no change is reported. Absent while it is not measured: the user of Redis may not write the key, or `invalidation = \"off\"`.",
+        help: "How late the store reports a revocation to this gateway.",
+        note: "The gateway writes a key of its own once a second. The value is the age of the last write that the store has reported, less this second. It rises while no write is reported. Absent while it is not measured: the user of Redis may not write the key, or `invalidation = \"off\"`.",
         since: "0.2.0",
     };
 }
@@ -209,7 +209,7 @@ authgate_core::table! {
         kind: Gauge,
         labels: &[Label::named("certificate", "the file of a certificate chain")],
         help: "When a certificate expires, as Unix time.",
-        note: "Of a chain, the certificate that expires first counts. It has the chains of `[server.tls]` and `[admin] tls`, and each certificate of `acme`.",
+        note: "Of a chain, the certificate that expires first counts. The chains of `[server.tls]` and `[admin] tls`, and each certificate of `acme`, have a series.",
         since: "0.1.0",
     };
     ACME_CERTIFICATE_PRESENT = MetricDescription {

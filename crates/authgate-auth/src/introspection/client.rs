@@ -7,7 +7,7 @@ use bytes::Bytes;
 use form_urlencoded::{Serializer, byte_serialize};
 use http::HeaderValue;
 
-/// The client that the authorization server knows the gateway as.
+/// The gateway's own registration as a client at the authorization server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IntrospectionClient {
     /// Its id.

@@ -93,7 +93,7 @@ authgate_core::table! {
         name: "authgate_introspection_requests_total",
         kind: Counter,
         labels: &[AUTHENTICATOR, Label::fixed("outcome", &[labels::INTROSPECTED])],
-        help: "Tokens that an introspection endpoint was asked about, by what came of it.",
+        help: "Tokens that the gateway has introspected, by result.",
         note: "",
         since: "0.2.0",
     };
@@ -115,7 +115,7 @@ authgate_core::table! {
         name: "authgate_jwks_fetches_total",
         kind: Counter,
         labels: &[AUTHENTICATOR, SOURCE, Label::fixed("outcome", &[labels::FETCHES])],
-        help: "Fetches of keys, by what came of them.",
+        help: "Fetches of keys, by result.",
         note: "",
         since: "0.2.0",
     };
