@@ -18,8 +18,8 @@ pub(super) struct Args {
     /// Print the problems as JSON on standard output
     #[arg(long)]
     json: bool,
-    /// Also connect to the stores, and report what is wrong there: a database that does not answer, tables, columns and rights
-    /// that are missing
+    /// Also connect to the stores, and report what is wrong there: a store that does not answer, or a layout record, table,
+    /// column or right that is missing
     #[arg(long)]
     online: bool,
     /// Print what the reference says about a key or a table, and check no file

@@ -42,7 +42,7 @@ Examples:
   authgate probe --url unix:/run/authgate/admin.sock
 
 In a Dockerfile:
-  HEALTHCHECK CMD [\"/authgate\", \"probe\"]";
+  HEALTHCHECK CMD [\"/usr/bin/authgate\", \"probe\"]";
 
 pub(super) fn run(args: &Args, file: &Path) -> Result<(), Failure> {
     let (addresses, target) = match &args.url {

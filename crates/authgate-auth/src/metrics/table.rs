@@ -47,7 +47,7 @@ authgate_core::table! {
         name: "authgate_store_lookup_duration_seconds",
         kind: Histogram,
         labels: &[STORE],
-        help: "Duration of lookups in a store, including time in queues.",
+        help: "Duration of look-ups in a store, including time in queues.",
         note: "",
         since: "0.1.0",
     };
@@ -55,7 +55,7 @@ authgate_core::table! {
         name: "authgate_store_errors_total",
         kind: Counter,
         labels: &[STORE, Label::listed("reason", "[why the store could not answer](outcomes.md#stores)", &[labels::STORES])],
-        help: "Lookups that failed because the store could not answer.",
+        help: "Look-ups that failed because the store could not answer.",
         note: "",
         since: "0.1.0",
     };
@@ -63,8 +63,8 @@ authgate_core::table! {
         name: "authgate_store_invalidation_lag_seconds",
         kind: Histogram,
         labels: &[STORE],
-        help: "The maximum delay of reported changes, measured four times a second.",
-        note: "A ping on the connection that reports changes, or `SELECT 1`, measures it.",
+        help: "The round trip on the connection that reports changes, measured four times a second.",
+        note: "A ping measures it, or `SELECT 1` in PostgreSQL. A change is reported about this late at most.",
         since: "0.1.0",
     };
     STORE_INVALIDATIONS = MetricDescription {
