@@ -15,7 +15,7 @@ pub type Time = String;
 pub struct Status {
     /// The version of authgate.
     pub version: String,
-    /// The compiler that built it.
+    /// The compiler that built authgate.
     pub rustc: String,
     /// When the process started.
     pub started: Time,
@@ -157,7 +157,7 @@ pub struct Traffic {
     pub failed_per_second: f64,
     /// The time from the head of a request to the end of its response: half of the requests in the last minute took less. Null without requests.
     pub p50_seconds: Option<f64>,
-    /// The same for 99 of 100 requests.
+    /// The time that 99 of 100 requests in the last minute did not exceed. Null without requests.
     pub p99_seconds: Option<f64>,
     /// The length of "the last minute": it is shorter after the start, and never longer than 60 s.
     pub window_seconds: f64,
@@ -180,7 +180,7 @@ pub struct Refusal {
     pub requests: u64,
     /// In the last sample, for each second.
     pub requests_per_second: f64,
-    /// For each second, in each sample of the last 15 minutes; the newest is the last.
+    /// Requests for each second, in each sample of the last 15 minutes; the newest is the last.
     pub history: Vec<f64>,
 }
 
@@ -271,13 +271,13 @@ pub struct Upstream {
     pub name: String,
     /// Responses that it has begun in the last minute, for each second.
     pub responses_per_second: f64,
-    /// The mean time until it has begun them, in seconds. Null without responses.
+    /// The mean time from sending a request to the head of its response, in the last minute, in seconds. Null without responses.
     pub mean_seconds: Option<f64>,
-    /// The same time for 99 of 100 responses.
+    /// The time that 99 of 100 responses did not exceed, from sending the request to the head of the response, in seconds.
     pub p99_seconds: Option<f64>,
-    /// Requests under way. Null without `limits.in_flight`.
+    /// Requests under way. Null without `in_flight` of the upstream.
     pub in_flight: Option<usize>,
-    /// The value of `limits.in_flight`. Null: there is no limit.
+    /// `in_flight` of the upstream. Null: there is no limit.
     pub max_in_flight: Option<usize>,
     /// Its servers.
     pub servers: Vec<Server>,
@@ -384,7 +384,7 @@ pub struct Certificate {
     pub names: Vec<String>,
     /// When the first certificate of the chain expires. Null if a certificate cannot be read.
     pub expires: Option<Time>,
-    /// The whole days until then; negative if it has expired.
+    /// The whole days until the certificate expires; negative if it has expired.
     pub days_left: Option<i64>,
     /// `valid`; `ending`: it expires within 14 days, or within a third of its whole time if that is shorter; `expired`; `unknown`: it cannot be read.
     pub state: CertificateState,
@@ -414,7 +414,7 @@ pub struct Acme {
     pub file: String,
     /// When the certificate expires. Null until there is one.
     pub expires: Option<Time>,
-    /// The whole days until then; negative if it has expired.
+    /// The whole days until the certificate expires; negative if it has expired.
     pub days_left: Option<i64>,
     /// When the gateway orders the next one.
     pub next_order: Option<Time>,
@@ -433,7 +433,7 @@ pub struct Introspection {
     pub last_success: Option<Time>,
     /// How many introspections have failed.
     pub failures: u64,
-    /// Why the last one has failed. Null if it has not.
+    /// Why the last introspection has failed. Null if it has not.
     pub error: Option<String>,
     /// The present outage. Null: there is none.
     pub outage: Option<Outage>,
@@ -452,13 +452,13 @@ pub struct KeySet {
     pub left_out: Vec<String>,
     /// When a fetch has last succeeded. Null until then.
     pub last_success: Option<Time>,
-    /// How long ago that was, in seconds.
+    /// How long ago a fetch has last succeeded, in seconds.
     pub age_seconds: Option<u64>,
     /// When the next fetch begins.
     pub next_fetch: Option<Time>,
     /// How many fetches in a row have failed.
     pub failures: u64,
-    /// Why the last one has failed. Null if it has not.
+    /// Why the last fetch has failed. Null if it has not.
     pub error: Option<String>,
 }
 
