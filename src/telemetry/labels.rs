@@ -15,7 +15,7 @@ authgate_core::table! {
     )
     .status("the upstream's; 401 before its response")
     .action("Intended. `streams = \"keep\"` lets the streams of a route go on.");
-    UPSTREAM_CUT = LabelValue::new("upstream_cut", "The body of the response is incomplete, and the client can see that.")
+    UPSTREAM_CUT = LabelValue::new("upstream_cut", "The body of the response is incomplete, and the client can detect that.")
         .status("the upstream's")
         .action("Look whether the application, or a proxy in front of it, crashes or has a timeout of its own.");
     UPSTREAM_SILENT = LabelValue::new(
@@ -194,7 +194,7 @@ authgate_core::table! {
 
     HANDSHAKE_FULL = LabelValue::new("full", "A new session.");
     HANDSHAKE_RESUMED = LabelValue::new("resumed", "A session that was resumed by a ticket.");
-    HANDSHAKE_FAILED = LabelValue::new("failed", "The client does not speak TLS, has disconnected, or does not accept the certificate, or the gateway does not accept its certificate.")
+    HANDSHAKE_FAILED = LabelValue::new("failed", "The client does not speak TLS, has disconnected, or does not accept the gateway's certificate; or the gateway does not accept the client's certificate.")
         .action("A rise after a change of certificates means that clients do not trust the new one. `log.level = \"debug\"` logs each.");
     HANDSHAKE_TIMEOUT = LabelValue::new("timeout", "It has not ended within `tls_handshake_timeout`.");
     HANDSHAKE_CHALLENGE = LabelValue::new("challenge", "An authority has validated a domain of `acme`.");

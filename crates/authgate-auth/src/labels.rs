@@ -13,7 +13,7 @@ authgate_core::table! {
     STORE_TIMEOUT = LabelValue::new("store_timeout", "The store did not answer within its `timeout`.")
         .status("503")
         .action("Look at the load of the store and at the network: `authgate_store_lookup_duration_seconds`.");
-    STORE_REPLY_CUT = LabelValue::new("store_reply_cut", "Each connection has ended before the whole answer.")
+    STORE_REPLY_CUT = LabelValue::new("store_reply_cut", "The gateway has tried several connections, and each ended before the whole answer had arrived.")
         .status("503")
         .action("Look whether the store restarts, or whether a proxy between them closes connections.");
     STORE_LOADING = LabelValue::new("store_loading", "Redis answers LOADING: it reads its records from disk or from its primary.")

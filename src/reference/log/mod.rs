@@ -71,7 +71,7 @@ pub static FIELDS: &[Field] = &[
     of_request(
         "reason",
         "text",
-        "there is more to say than the outcome",
+        "there are details beyond the outcome",
         "Why it happened: the failed check, or the error of what was asked. In the event of a request, clients do not receive it.",
     ),
     of_request(
@@ -125,7 +125,7 @@ pub static FIELDS: &[Field] = &[
         "number",
         "The connections that the limit of open files allows.",
     ),
-    field("authenticators", "text", "Names of authenticators, with commas."),
+    field("authenticators", "text", "Names of authenticators, separated by commas."),
     field(
         "challenge",
         "text",
@@ -141,7 +141,7 @@ pub static FIELDS: &[Field] = &[
         "text",
         "The challenge that the application has sent.",
     ),
-    field("changes", "text", "What is different, with semicolons."),
+    field("changes", "text", "What has changed, separated by semicolons."),
     field("delay", "text", "`server.drain.delay`."),
     field("detail", "text", "More about `reason`."),
     field("directory", "text", "The URL of the directory of the authority."),
@@ -197,7 +197,7 @@ pub static FIELDS: &[Field] = &[
         "number",
         "The status with which the application has answered.",
     ),
-    field("timeout", "text", "The time limit that has passed, or that is ahead."),
+    field("timeout", "text", "The time limit that the event is about."),
     field(
         "times",
         "number",
