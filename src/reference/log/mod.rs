@@ -125,7 +125,11 @@ pub static FIELDS: &[Field] = &[
         "number",
         "The connections that the limit of open files allows.",
     ),
-    field("authenticators", "text", "Names of authenticators, separated by commas."),
+    field(
+        "authenticators",
+        "text",
+        "Names of authenticators, separated by commas.",
+    ),
     field(
         "challenge",
         "text",
