@@ -8,8 +8,8 @@ use crate::config::reader::types::{Address, File, SecretText};
 use crate::config::reader::{Key, Raw, Shape, Sub, Table};
 
 pub(crate) static TABLE: Table = Table::new(
-    "The listener for operators and probes. It is on by default, on loopback. It answers `/livez`, `/readyz`, `/metrics`, \
-     `/status.json`, `/jwks.json`, `POST /reload` and `POST /revoke`, for requests whose host is localhost, an IP address or \
+    "The listener for operators and probes. It is on by default, on loopback. It answers `/livez`, `/readyz`, `/metrics`, `/status`, \
+     `/status.json`, `/config`, `/jwks.json`, `POST /reload` and `POST /revoke`, for requests whose host is localhost, an IP address or \
      one of `hosts`.",
     &[&LISTEN, &HOSTS, &TOKEN, &TLS],
 );
