@@ -170,7 +170,7 @@ pub(crate) mod mode {
         .required()
         .since(NEW)
         .unit("percent of users")
-        .example("enforce = 10")
+        .example("mode = { enforce = 10 }")
         .text("The share. The id of the user decides, so a user is always on the same side. A request without a credential is observed, unless the share is 100.");
 }
 
