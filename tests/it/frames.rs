@@ -127,7 +127,7 @@ fn an_oversized_head_gets_the_gateway_s_response() {
     );
     let many = (0..21).fold(get("/x"), |call, at| call.header(&format!("x-{at}"), "y"));
     assert_eq!(h2.call(&many).status, 431);
-    assert_eq!(gate.logged(&["head_too_large"]).matches("431").count(), 1);
+    gate.logged(&["head_too_large", "\"http.status\":431"]);
     assert_eq!(h2.call(&get("/x")).status, 200);
     assert_eq!(upstream.calls(), 1);
 }
