@@ -65,9 +65,14 @@ use crate::{file, telemetry, tls};
 /// Every key that the file can have, for the manual and the schema.
 pub(crate) mod declarations {
     pub(crate) use super::keys::nearest_name;
-    pub(crate) use super::keys::walk::{Place, tables as for_each_table};
+    pub(crate) use super::reader::walk::Place;
     pub(crate) use super::reader::{Declared, Presence, Shape, Table};
     pub(crate) use super::schema::schema;
+
+    /// Calls `visit` with each table at each of its places, in the order of the manual.
+    pub(crate) fn for_each_table(visit: &mut impl FnMut(&Place)) {
+        super::reader::walk::tables(&super::keys::ROOT, visit);
+    }
 }
 
 /// The settings of an authenticator's cache without `cache`.
@@ -267,6 +272,7 @@ fn text_of(file: &Path, bytes: io::Result<Vec<u8>>) -> Result<String, ConfigErro
 pub fn parse(name: &str, text: &str, folder: &Path) -> Result<Loaded, ConfigError> {
     let (table, errors) = DeTable::parse_recoverable(text);
     let context = Context {
+        root: &keys::ROOT,
         folder: folder.to_owned(),
         problems: Problems::default(),
         files: RefCell::default(),

@@ -5,7 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{ROOT, source};
+use super::keys::ROOT;
+use super::reader::text_source as source;
 use super::reader::{Declared, Form, Presence, Shape, Table};
 
 /// The definition of a string that comes from elsewhere.

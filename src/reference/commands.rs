@@ -5,7 +5,6 @@ use std::fmt::Write;
 use clap::{Arg, Command};
 
 use super::{GENERATED, cell};
-use crate::cli;
 
 const INTRODUCTION: &str = "\
 # Commands
@@ -14,9 +13,8 @@ Exit codes of all commands: 0 success, 1 failure, 2 wrong use or a configuration
 standard error, data to standard output. `authgate COMMAND --help` prints the same text in a terminal.
 ";
 
-/// The text of the page.
-pub(super) fn page() -> String {
-    let mut root = cli::command();
+/// The text of the page about the commands of `root`.
+pub(super) fn page(mut root: Command) -> String {
     root.build();
     let mut page = format!("{GENERATED}{INTRODUCTION}");
     let _ = write!(page, "\n## Options of all commands\n");

@@ -20,12 +20,12 @@ pub struct Page {
     pub text: String,
 }
 
-/// All generated pages.
-pub fn pages() -> Vec<Page> {
+/// All generated pages. `commands`: the command line.
+pub fn pages(commands: clap::Command) -> Vec<Page> {
     let pages = [
         ("configuration.md", configuration::page()),
         ("gateway.schema.json", format!("{:#}\n", schema())),
-        ("commands.md", commands::page()),
+        ("commands.md", commands::page(commands)),
         ("log.md", log::page()),
         ("metrics.md", metrics::page()),
         ("outcomes.md", outcomes::page()),

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use authgate::cli::command;
 use authgate::reference::{Page, pages};
 
 use crate::floors::root;
@@ -13,7 +14,7 @@ const WRITE: &str = "AUTHGATE_WRITE_REFERENCE";
 fn every_generated_page_is_committed() {
     let folder = root().join("docs/reference");
     let mut outdated = Vec::new();
-    for Page { path, text } in pages() {
+    for Page { path, text } in pages(command()) {
         let file = folder.join(path);
         if fs::read_to_string(&file).ok().as_deref() == Some(&text) {
             continue;
@@ -33,7 +34,7 @@ fn every_generated_page_is_committed() {
 
 #[test]
 fn every_file_of_the_reference_is_generated() {
-    let pages = pages();
+    let pages = pages(command());
     for file in fs::read_dir(root().join("docs/reference")).unwrap() {
         let name = file.unwrap().file_name().into_string().unwrap();
         assert!(

@@ -68,6 +68,8 @@ pub(super) enum Jwt {
 }
 
 pub(super) const DEFAULT_APPLICATION: &str = "http://127.0.0.1:8000";
+/// The public half of the key pair that is made for JWTs.
+pub(super) const JWT_PUBLIC_KEY: &str = "jwt.pub.pem";
 pub(super) const DEFAULT_TOKENS_FILE: &str = "tokens.toml";
 
 /// How to write `--tokens`.
@@ -253,7 +255,7 @@ impl Jwt {
             Self::None => String::new(),
             Self::NewKey => format!(
                 "keys = [{{ algorithm = \"ES256\", file = {} }}]",
-                quoted(super::files::JWT_PUBLIC_KEY)
+                quoted(JWT_PUBLIC_KEY)
             ),
             Self::PublicKey { file, algorithm } => format!(
                 "keys = [{{ algorithm = {}, file = {} }}]",

@@ -11,14 +11,13 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 
-use super::answers::{Answers, Certificate, Jwt};
+use super::answers::{Answers, Certificate, JWT_PUBLIC_KEY, Jwt};
 use crate::cli::values;
 
 pub(super) const CA: &str = "dev-ca.pem";
 pub(super) const CHAIN: &str = "dev-tls.pem";
 pub(super) const KEY: &str = "dev-tls.key";
 pub(super) const JWT_KEY: &str = "jwt.key";
-pub(super) const JWT_PUBLIC_KEY: &str = "jwt.pub.pem";
 pub(super) const STORE_URL: &str = "store.url";
 
 /// How long a development certificate is valid. Some clients accept no longer time.

@@ -13,10 +13,8 @@ pub(super) mod server;
 pub(super) mod stores;
 pub(super) mod tls;
 pub(super) mod upstreams;
-pub(super) mod walk;
 
 use super::reader::{Key, Raw, Shape, Sub, Table, nearest};
-use crate::config::reader::types::Text;
 
 /// The version of what was added after the first release.
 const NEW: &str = "0.2.0";
@@ -115,44 +113,7 @@ pub(super) static ROUTES: Key<Raw> = Key::new(
      client can send any `Host`.",
 ]);
 
-/// Where a string comes from, in place of the string itself.
-pub(crate) mod source {
-    use super::*;
-
-    pub(crate) static TABLE: Table = Table::new(
-        "A string that is not written in the file, in place of any string. It is read at the start and at each reload, and never shown.",
-        &[&ENV, &FILE, &DEFAULT],
-    );
-
-    pub(crate) static ENV: Key<Text> = Key::new("env", Text("the name of an environment variable"))
-        .example("password = { env = \"REDIS_PASSWORD\" }")
-        .text("The environment variable with the string.")
-        .errors(&["The variable is not set, and there is no `default`."]);
-
-    pub(crate) static FILE: Key<Text> = Key::new("file", Text("the path of a file"))
-        .example("password = { file = \"redis.password\" }")
-        .text("The file with the string. A newline at its end is not part of the string, except for a secret of bytes: a seal, or the secret of a key.")
-        .errors(&["The file cannot be read.", "`env` is written too."]);
-
-    pub(crate) static DEFAULT: Key<Text> = Key::new("default", Text("a string"))
-        .example("level = { env = \"LOG_LEVEL\", default = \"info\" }")
-        .text("The string if the environment variable of `env` is not set.")
-        .errors(&["`env` is missing."]);
-}
-
 /// The name that is nearest to a misspelled one.
 pub(crate) fn nearest_name<'n>(written: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     nearest(written, known)
-}
-
-/// The tables that have a key of this name, as key paths.
-pub(super) fn tables_with(name: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    walk::tables(&mut |place| {
-        let path = place.path.clone();
-        if !path.is_empty() && place.table.find(name).is_some() && !found.contains(&path) {
-            found.push(path);
-        }
-    });
-    found
 }

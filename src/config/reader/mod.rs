@@ -7,8 +7,10 @@ mod key;
 mod private_files;
 mod shape;
 mod text;
+pub(crate) mod text_source;
 pub(crate) mod types;
 mod value;
+pub(crate) mod walk;
 
 use std::cell::{OnceCell, RefCell};
 use std::ops::{Range, RangeInclusive};
@@ -24,13 +26,14 @@ pub(crate) use self::shape::{Form, Shape};
 pub(crate) use self::text::Text;
 pub(crate) use self::value::{fold, header_name, is_connection_specific, is_token_byte};
 use super::key_path::join;
-use super::keys;
 use super::named_file::NamedFile;
 use super::problem::{Problem, Problems};
 
 /// The state that all sections and items of a file share.
 #[derive(Debug)]
 pub(crate) struct Context {
+    /// The declaration of the whole file.
+    pub(crate) root: &'static Table,
     /// The folder that relative paths start from.
     pub(crate) folder: PathBuf,
     /// The problems found so far.
@@ -111,7 +114,7 @@ pub(crate) struct Item<'c> {
 impl<'c> Section<'c> {
     /// The whole file.
     pub(crate) fn root(context: &'c Context, table: &'c Spanned<DeTable<'c>>) -> Self {
-        Self::new(context, String::new(), 0..0, table.get_ref(), Some(&keys::ROOT))
+        Self::new(context, String::new(), 0..0, table.get_ref(), Some(context.root))
     }
 
     fn new(
@@ -248,7 +251,10 @@ impl Drop for Section<'_> {
         let mut misspelled = Vec::new();
         for entry in &self.remaining {
             let message = || format!("unknown key `{}`", entry.name);
-            let (message, help) = match self.table.map(|table| unknown(entry.name, &self.key, table)) {
+            let (message, help) = match self
+                .table
+                .map(|table| unknown(self.context.root, entry.name, &self.key, table))
+            {
                 None => (message(), "remove it".to_owned()),
                 Some(Unknown::Misplaced(key)) => (key.message.to_owned(), key.help.replace("{table}", &self.key)),
                 Some(Unknown::Misspelled(name)) => {
@@ -290,7 +296,7 @@ enum Unknown {
     Other(String),
 }
 
-fn unknown(written: &str, table_key: &str, table: &'static Table) -> Unknown {
+fn unknown(root: &'static Table, written: &str, table_key: &str, table: &'static Table) -> Unknown {
     // A key of more tables than these says nothing about where it belongs.
     const MANY: usize = 3;
     if let Some(key) = table.misplaced.iter().find(|key| key.name == written) {
@@ -305,7 +311,7 @@ fn unknown(written: &str, table_key: &str, table: &'static Table) -> Unknown {
         "" => format!("known keys: {known}"),
         key => format!("`authgate check --key '{key}'` describes the known keys: {known}"),
     };
-    let elsewhere = keys::tables_with(written);
+    let elsewhere = walk::tables_with(root, written);
     let places: Vec<String> = elsewhere.iter().map(|place| format!("`{place}`")).collect();
     Unknown::Other(match places.len() {
         1..=MANY => format!("it is a key of {}; {known}", listed(&places, "and")),

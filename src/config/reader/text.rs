@@ -9,8 +9,7 @@ use std::path::PathBuf;
 use authgate_core::secret::Secret;
 use toml::de::DeValue;
 
-use super::{Item, nearest};
-use crate::config::keys::source;
+use super::{Item, nearest, text_source};
 use crate::config::secrets;
 use crate::file;
 
@@ -101,11 +100,11 @@ impl<'c> Item<'c> {
     }
 
     fn read_source(&self, exposure: Exposure) -> Option<(Vec<u8>, TextSource)> {
-        let mut section = self.clone().section(&source::TABLE)?;
+        let mut section = self.clone().section(&text_source::TABLE)?;
         let (env, file, default) = (
-            section.take(&source::ENV),
-            section.take(&source::FILE),
-            section.take(&source::DEFAULT),
+            section.take(&text_source::ENV),
+            section.take(&text_source::FILE),
+            section.take(&text_source::DEFAULT),
         );
         if let (None, Some(default)) = (&env, &default) {
             default.refuse("`default` needs `env`", "write `{ env = \"NAME\", default = \"…\" }`");

@@ -6,7 +6,7 @@ use authgate_auth::jwt::{Profile, Rules};
 use authgate_auth::store::django::{TokenTable, UserTable};
 
 use super::read;
-use crate::config::keys::walk::{Place, tables};
+use crate::config::declarations::{Place, for_each_table as tables};
 use crate::config::keys::{admin, authenticators, django, identity, introspection, issuer, stores};
 use crate::config::reader::{Declared, Presence, READ_KEYS, Shape, Table, table_id};
 

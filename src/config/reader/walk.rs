@@ -1,7 +1,6 @@
 //! Walks all tables, with the paths at which they are.
 
-use super::ROOT;
-use crate::config::reader::{Shape, Table};
+use super::{Shape, Table};
 
 /// A table at a place of the file.
 #[derive(Debug, Clone)]
@@ -22,9 +21,21 @@ impl Place {
     }
 }
 
-/// Calls `visit` with each table at each of its places, in the order of the manual.
-pub(crate) fn tables(visit: &mut impl FnMut(&Place)) {
-    table(String::new(), &ROOT, visit);
+/// Calls `visit` with each table of a file at each of its places, in the order of the manual. `root`: the whole file.
+pub(crate) fn tables(root: &'static Table, visit: &mut impl FnMut(&Place)) {
+    table(String::new(), root, visit);
+}
+
+/// The tables of a file that have a key of this name, as key paths.
+pub(super) fn tables_with(root: &'static Table, name: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    tables(root, &mut |place| {
+        let path = place.path.clone();
+        if !path.is_empty() && place.table.find(name).is_some() && !found.contains(&path) {
+            found.push(path);
+        }
+    });
+    found
 }
 
 fn table(path: String, table: &'static Table, visit: &mut impl FnMut(&Place)) {
