@@ -1,7 +1,7 @@
 //! `authgate init`.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
 use tempfile::TempDir;
@@ -185,8 +185,15 @@ fn secrets_are_for_their_owner_alone_and_no_file_is_replaced() {
         "--jwt",
         "jwt.pub.pem",
     ];
+    // As in /etc/authgate, where the user of the gateway reads the file by its group. Only root can choose any group.
+    let output = folder.path().join("gateway.toml");
+    fs::set_permissions(&output, Permissions::from_mode(0o640)).expect("its owner may");
+    let _ = chown(&output, None, Some(1));
+    let group = fs::metadata(&output).expect("a file").gid();
     init(folder.path(), &own);
     assert_ne!(read(folder.path(), "gateway.toml"), file);
+    assert_eq!(mode("gateway.toml"), 0o640);
+    assert_eq!(fs::metadata(&output).expect("a file").gid(), group);
     assert_eq!(names(folder.path()), before);
 }
 

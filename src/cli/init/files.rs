@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -200,16 +200,19 @@ fn write(mut file: File, content: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Replaces a file as a whole.
+/// Replaces a file as a whole. The new one has its mode, owner and group.
 ///
 /// # Errors
 /// It cannot be written.
 pub(super) fn replace(path: &Path, content: &str) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let before = fs::metadata(path)?;
     let mut new = tempfile::Builder::new();
     let mut new = new
-        .permissions(fs::metadata(path)?.permissions())
+        .permissions(before.permissions())
         .tempfile_in(folder.unwrap_or(Path::new(".")))?;
+    // The user of the gateway may be able to read it by its group alone.
+    fchown(new.as_file(), Some(before.uid()), Some(before.gid()))?;
     new.write_all(content.as_bytes())?;
     new.as_file().sync_all()?;
     new.persist(path)?;
