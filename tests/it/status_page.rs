@@ -33,7 +33,7 @@ fn usual(redis: &Redis, upstream: &RecordingUpstream) -> Config {
 /// Sends some requests that are accepted and refused, and waits until a sample has them.
 fn serve(gate: &Gate) {
     for at in 0..40 {
-        let key = if at % 4 == 3 { "canary-nobody" } else { "canary-ada" };
+        let key = if at % 4 == 3 { "canary-unknown" } else { "canary-ada" };
         gate.call(&get("/api/orders/1").token(key));
     }
     gate.get("/healthz");

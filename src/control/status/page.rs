@@ -1,6 +1,11 @@
 //! `GET /status`: the state of the process as a page. It needs nothing but itself: the style and the script are in it, and the policy permits
 //! these two by their hashes. The template escapes every value.
 
+mod items;
+mod refused;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -11,11 +16,11 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use jiff::Timestamp;
-use serde_json::Value;
 
+use self::items::{Item, acme, certificate, introspection, key_set, store};
+use self::refused::{RefusedRow, refused};
 use super::document::{
-    Acme, Authenticator, Certificate, CertificateState, Introspection, KeySet, Outage, Problem, RefusedReload, Route,
-    Server, ServerState, Severity, Status, Store, Subject, Traffic, Upstream,
+    Authenticator, Problem, Route, Server, ServerState, Severity, Status, Subject, Traffic, Upstream,
 };
 use super::report::{shown, stage_name};
 use super::sparkline::Sparkline;
@@ -204,24 +209,6 @@ struct AuthenticatorRow<'s> {
     accepted: String,
     refused: String,
     refusals: Vec<Chip>,
-}
-
-/// Something with a state, a name, and lines that say more.
-struct Item {
-    state: State,
-    name: String,
-    details: Vec<String>,
-}
-
-struct RefusedRow {
-    title: String,
-    problems: Vec<RefusedProblem>,
-    more: usize,
-}
-
-struct RefusedProblem {
-    place: String,
-    text: String,
 }
 
 impl<'s> Live<'s> {
@@ -564,203 +551,6 @@ fn authenticator(authenticator: &Authenticator) -> AuthenticatorRow<'_> {
     }
 }
 
-fn item(class: &'static str, text: &str, name: &str, details: Vec<String>) -> Item {
-    Item {
-        state: State {
-            class,
-            text: text.to_owned(),
-        },
-        name: name.to_owned(),
-        details,
-    }
-}
-
-fn outage_line(outage: &Outage) -> String {
-    let since = outage
-        .since
-        .as_deref()
-        .map(|since| format!(" since {}", time(since)))
-        .unwrap_or_default();
-    let serving: Vec<&str> = outage
-        .cached_decisions
-        .iter()
-        .map(|serving| &*serving.authenticator)
-        .collect();
-    match serving.as_slice() {
-        [] => format!("An outage{since}. No authenticator uses cached decisions."),
-        names => format!("An outage{since}. Cached decisions are used by {}.", names.join(", ")),
-    }
-}
-
-fn store(store: &Store) -> Item {
-    let (class, text) = match (store.reached, store.usable, &store.outage) {
-        (false, ..) => (BAD, "not reached"),
-        (true, false, _) => (BAD, "unusable"),
-        (true, true, Some(_)) => (WARN, "recovering"),
-        (true, true, None) => (GOOD, "usable"),
-    };
-    let mut details: Vec<String> = store.outage.iter().map(outage_line).collect();
-    if let Some(mode) = &store.mode {
-        let primaries = store.primaries.as_deref().unwrap_or_default();
-        details.push(match primaries {
-            [] => format!("Redis, {mode}."),
-            primaries => format!("Redis, {mode}: {}.", primaries.join(", ")),
-        });
-    }
-    if let Some(changes) = &store.changes {
-        details.push(match &**changes {
-            "reported" => "Changes are reported.".to_owned(),
-            "not_reported" => "The subscription to changes is lost: they take effect after cache.ttl.".to_owned(),
-            "unsupported" => "Changes are not reported by this server: they take effect after cache.ttl.".to_owned(),
-            _ => "Changes are not asked for: they take effect after cache.ttl.".to_owned(),
-        });
-    }
-    if let Some(lag) = store.revocation_lag_seconds.filter(|_| store.usable) {
-        details.push(match lag {
-            ..0.001 => "Revocations are reported at once.".to_owned(),
-            _ => format!("Revocations are reported {} late.", milliseconds(Some(lag))),
-        });
-    }
-    item(class, text, &store.name, details)
-}
-
-fn key_set(set: &KeySet) -> Item {
-    let (class, text) = match (&set.last_success, set.failures) {
-        (None, _) => (BAD, "missing"),
-        (Some(_), 0) => (GOOD, "fresh"),
-        (Some(_), _) => (WARN, "old"),
-    };
-    let keys: Vec<String> = set
-        .keys
-        .iter()
-        .map(|key| format!("{} ({})", key.kid, key.algorithm))
-        .collect();
-    let mut details = vec![format!("For {}.", set.authenticator)];
-    if let Some(age) = set.age_seconds {
-        let next = set
-            .next_fetch
-            .as_deref()
-            .map(|next| format!(" The next fetch is at {}.", time(next)));
-        details.push(format!("Fetched {} ago.{}", duration(age), next.unwrap_or_default()));
-    }
-    if let Some(error) = &set.error {
-        let fetches = plural(set.failures, "fetch has", "fetches have");
-        details.push(format!("{fetches} failed: {error}."));
-    }
-    details.push(match listed(&keys, "more keys") {
-        keys if keys.is_empty() => "No key is in use.".to_owned(),
-        keys => format!("In use: {keys}."),
-    });
-    if !set.left_out.is_empty() {
-        details.push(format!("Not used: {}.", listed(&set.left_out, "more keys")));
-    }
-    item(class, text, &set.source, details)
-}
-
-/// The first of many.
-fn listed(names: &[String], more: &str) -> String {
-    match names.len().checked_sub(MAX_LINES) {
-        None | Some(0) => names.join(", "),
-        Some(others) => format!("{}, and {others} {more}", names[..MAX_LINES].join(", ")),
-    }
-}
-
-fn introspection(endpoint: &Introspection) -> Item {
-    let (class, text) = match (&endpoint.outage, &endpoint.error, &endpoint.last_success) {
-        (Some(_), ..) => (BAD, "outage"),
-        (None, Some(_), _) => (WARN, "failing"),
-        (None, None, Some(_)) => (GOOD, "answers"),
-        (None, None, None) => (PLAIN, "not asked"),
-    };
-    let mut details: Vec<String> = endpoint.outage.iter().map(outage_line).collect();
-    if let Some(at) = &endpoint.last_success {
-        details.push(format!("It last answered at {}.", time(at)));
-    }
-    if let Some(error) = &endpoint.error {
-        details.push(format!("The last introspection has failed: {error}."));
-    }
-    item(class, text, &endpoint.authenticator, details)
-}
-
-fn days(days: Option<i64>) -> String {
-    match days {
-        None => "unknown".to_owned(),
-        Some(days @ ..0) => plural(days.unsigned_abs(), "day ago", "days ago"),
-        Some(days) => plural(days.unsigned_abs(), "day", "days"),
-    }
-}
-
-fn certificate(certificate: &Certificate) -> Item {
-    let class = match certificate.state {
-        CertificateState::Valid => GOOD,
-        CertificateState::Ending => WARN,
-        CertificateState::Expired => BAD,
-        CertificateState::Unknown => PLAIN,
-    };
-    let names = match certificate.names.as_slice() {
-        [] => certificate.file.clone(),
-        names => listed(names, "more names"),
-    };
-    let mut details = Vec::new();
-    if let Some(expires) = &certificate.expires {
-        details.push(expiry_line(certificate.days_left, expires));
-    }
-    details.push(certificate.file.clone());
-    item(class, &days(certificate.days_left), &names, details)
-}
-
-fn expiry_line(days_left: Option<i64>, expires: &str) -> String {
-    let verb = if days_left.is_some_and(|days| days < 0) {
-        "Expired"
-    } else {
-        "Expires"
-    };
-    format!("{verb} at {}.", time(expires))
-}
-
-fn acme(acme: &Acme) -> Item {
-    let class = match (acme.days_left, &acme.error) {
-        (None | Some(..0), _) => BAD,
-        (Some(_), Some(_)) => WARN,
-        (Some(_), None) => GOOD,
-    };
-    let mut details = Vec::new();
-    if let Some(expires) = &acme.expires {
-        details.push(expiry_line(acme.days_left, expires));
-    }
-    if let Some(next) = &acme.next_order {
-        details.push(format!("From ACME. The next one is ordered at {}.", time(next)));
-    }
-    if let Some(error) = &acme.error {
-        details.push(format!("The last attempt has failed: {error}."));
-    }
-    details.push(acme.file.clone());
-    item(class, &days(acme.days_left), &acme.domain, details)
-}
-
-fn refused(refused: &RefusedReload) -> RefusedRow {
-    let problem = |problem: &Value| {
-        let text = |name: &str| problem.get(name).and_then(Value::as_str).unwrap_or_default();
-        let line = problem
-            .get("line")
-            .and_then(Value::as_u64)
-            .map(|line| format!(", line {line}"));
-        let help = match text("help") {
-            "" => String::new(),
-            help => format!(": {help}"),
-        };
-        RefusedProblem {
-            place: format!("{}{}", text("key"), line.unwrap_or_default()),
-            text: format!("{}{help}", text("message")),
-        }
-    };
-    RefusedRow {
-        title: format!("The reload of {} was refused", time(&refused.at)),
-        problems: refused.problems.iter().take(MAX_LINES).map(problem).collect(),
-        more: refused.problems.len().saturating_sub(MAX_LINES),
-    }
-}
-
 fn facts(status: &Status) -> Vec<(&'static str, String)> {
     let mut facts = vec![
         ("Version", status.version.clone()),
@@ -789,81 +579,4 @@ fn facts(status: &Status) -> Vec<(&'static str, String)> {
         facts.push((name, format!("{}{tls}", listener.address)));
     }
     facts
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A status in which every text is this one, and every list has one element.
-    fn with_texts(text: &str) -> Status {
-        let fill = |schema: &Value| filled(schema, text);
-        let settings =
-            schemars::generate::SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-        let schema = settings.into_generator().into_root_schema_for::<Status>();
-        serde_json::from_value(fill(schema.as_value())).expect("it follows its own schema")
-    }
-
-    fn filled(schema: &Value, text: &str) -> Value {
-        if let Some(values) = schema.get("enum").and_then(Value::as_array) {
-            return values[values.len() - 1].clone();
-        }
-        if let Some(values) = schema.get("oneOf").and_then(Value::as_array) {
-            return values[values.len() - 1]["const"].clone();
-        }
-        if let Some(either) = schema.get("anyOf").and_then(Value::as_array) {
-            return filled(&either[0], text);
-        }
-        let kind = schema["type"].as_str().or_else(|| schema["type"][0].as_str());
-        match kind {
-            Some("string") => text.into(),
-            Some("integer" | "number") => 1.into(),
-            Some("boolean") => true.into(),
-            Some("array") => Value::Array(vec![filled(&schema["items"], text)]),
-            Some("object") => match schema.get("properties").and_then(Value::as_object) {
-                Some(members) => {
-                    let members = members
-                        .iter()
-                        .map(|(name, member)| (name.clone(), filled(member, text)));
-                    Value::Object(members.collect())
-                }
-                None => serde_json::json!({ text: 1 }),
-            },
-            _ => serde_json::json!({ "key": text, "message": text, "help": text }),
-        }
-    }
-
-    #[test]
-    fn every_text_is_escaped() {
-        let hostile = "<script>alert('1')</script>\" onload=x &amp;\ndata: <b>";
-        let status = with_texts(hostile);
-        for html in [page(&status).expect("a page"), event(&status).expect("an event")] {
-            assert!(html.matches("alert(").count() > 30, "the texts are shown");
-            assert!(!html.contains("<script>alert") && !html.contains("\" onload") && !html.contains("<b>\""));
-            assert_eq!(html.matches("<script").count(), html.matches("</script>").count());
-            assert!(html.matches("<script").count() <= 1);
-        }
-    }
-
-    #[test]
-    fn an_event_has_one_field_and_ends_with_an_empty_line() {
-        let event = event(&with_texts("a\r\nevent: other\n\ndata: x")).expect("an event");
-        let (body, end) = event.split_at(event.len() - 2);
-        assert_eq!(end, "\n\n");
-        let lines: Vec<&str> = body
-            .split(['\n', '\r'])
-            .filter(|line| !line.starts_with("data: "))
-            .collect();
-        assert!(lines.iter().all(|line| line.is_empty()), "{lines:?}");
-    }
-
-    #[test]
-    fn the_policy_permits_nothing_but_the_style_and_the_script_of_the_page() {
-        let policy = POLICY.to_str().expect("ASCII");
-        assert!(
-            policy.starts_with("default-src 'none'; script-src 'sha256-"),
-            "{policy}"
-        );
-        assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
-    }
 }
