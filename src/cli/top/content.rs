@@ -6,7 +6,7 @@ use authgate_core::printable;
 
 use super::units;
 use crate::control::status::document::{
-    CertificateState, KeySet, Outage, Route, ServerState, Severity, Status, Store, Upstream,
+    CertificateState, ChangeReports, KeySet, Outage, Route, ServerState, Severity, Status, Store, Upstream,
 };
 
 /// The samples of a refusal that are shown, one for each 5 s.
@@ -253,13 +253,18 @@ fn stores(status: &Status) -> Section {
             (false, true, _) => ("down", Tone::Error),
             (false, false, _) => ("not reached", Tone::Error),
         };
-        let changes = store.changes.as_deref().unwrap_or("–");
-        let is_late = store.changes.as_deref() == Some("not_reported");
+        let (changes, changes_tone) = match store.changes {
+            None => ("–", Tone::Plain),
+            Some(ChangeReports::Reported) => ("reported", Tone::Plain),
+            Some(ChangeReports::NotReported) => ("not_reported", Tone::Warning),
+            Some(ChangeReports::Unsupported) => ("unsupported", Tone::Plain),
+            Some(ChangeReports::Off) => ("off", Tone::Plain),
+        };
         vec![
             cell(&store.name),
             toned(state, tone),
             optional(store.mode.as_ref()),
-            toned(changes, if is_late { Tone::Warning } else { Tone::Plain }),
+            toned(changes, changes_tone),
             cell(units::duration(store.revocation_lag_seconds)),
             cell(store.primaries.as_ref().map(|all| all.join(", ")).unwrap_or_default()),
             cell(outage(store.outage.as_ref())),

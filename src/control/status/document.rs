@@ -350,11 +350,26 @@ pub struct Store {
     /// Whether it can be used now.
     pub usable: bool,
     /// Whether a Redis reports changes: `reported`; `not_reported`: the subscription is lost; `unsupported` by the server or the rights of its user; `off`. Null for other kinds.
-    pub changes: Option<String>,
+    pub changes: Option<ChangeReports>,
     /// The present [outage](../operations/outages.md). Null: there is none.
     pub outage: Option<Outage>,
     /// [The delay of revocations](../operations/revocation.md#the-delay-of-revocations), in seconds. Null while it is not measured.
     pub revocation_lag_seconds: Option<f64>,
+}
+
+/// Whether a store reports changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum ChangeReports {
+    /// It reports every change.
+    Reported,
+    /// The subscription is lost.
+    NotReported,
+    /// The server, or the rights of its user, do not allow it.
+    Unsupported,
+    /// The configuration does not ask for it.
+    Off,
 }
 
 /// An outage of a store or of an introspection endpoint.

@@ -1,8 +1,8 @@
 //! Whether everything is well: the problems that a [`Status`] shows, in plain words.
 
 use super::document::{
-    Acme, Certificate, CertificateState, Health, Introspection, KeySet, Problem, ServerState, Severity, Status, Store,
-    Subject, Upstream,
+    Acme, Certificate, CertificateState, ChangeReports, Health, Introspection, KeySet, Problem, ServerState, Severity,
+    Status, Store, Subject, Upstream,
 };
 use super::words::{plural, time};
 
@@ -124,7 +124,7 @@ impl Findings {
                 format!("Store {name} has not answered all look-ups{since}."),
             );
         }
-        if store.usable && store.changes.as_deref() == Some("not_reported") {
+        if store.usable && store.changes == Some(ChangeReports::NotReported) {
             self.warning(
                 Subject::Stores,
                 format!("Store {name} does not report changes: the subscription is lost. A revocation takes effect after cache.ttl."),
@@ -276,7 +276,7 @@ mod tests {
             primaries: None,
             reached: true,
             usable,
-            changes: Some("reported".to_owned()),
+            changes: Some(ChangeReports::Reported),
             outage: None,
             revocation_lag_seconds: Some(lag),
         }

@@ -6,15 +6,15 @@ use std::time::SystemTime;
 
 use authgate_auth::introspection::IntrospectionStatus;
 use authgate_auth::jwt::keys::remote::KeySourceStatus;
-use authgate_auth::store::SharedStore;
+use authgate_auth::store::{SharedStore, redis};
 use authgate_auth::{OutageStatus, SharedAuthenticator};
 use authgate_http::server::stage::Stage;
 use authgate_http::upstream::{ServerStatus, UpstreamLimits, UpstreamSettings};
 use jiff::Timestamp;
 
 use super::document::{
-    Acme, Authenticator, CachedDecisions, Certificate, CertificateState, Health, Introspection, Key, KeySet, Listener,
-    Outage, ProcessUsage, Route, Routes, Server, ServerState, Status, Store, Traffic, Upstream,
+    Acme, Authenticator, CachedDecisions, Certificate, CertificateState, ChangeReports, Health, Introspection, Key,
+    KeySet, Listener, Outage, ProcessUsage, Route, Routes, Server, ServerState, Status, Store, Traffic, Upstream,
 };
 use super::history::{Mark, rounded};
 use super::{CertificateStatus, ConfigurationStatus, ListenerStatus, ProcessFacts, Recent, health};
@@ -263,9 +263,18 @@ fn store(store: &SharedStore) -> Store {
         primaries: store.primaries().map(|(_, addresses)| addresses),
         reached: store.was_reached(),
         usable: store.is_usable(),
-        changes: store.change_reports().map(str::to_owned),
+        changes: store.change_reports().map(change_reports),
         outage: store.outage().map(outage),
         revocation_lag_seconds: store.revocation_lag().map(|lag| lag.as_secs_f64()),
+    }
+}
+
+fn change_reports(reports: redis::ChangeReports) -> ChangeReports {
+    match reports {
+        redis::ChangeReports::Reported => ChangeReports::Reported,
+        redis::ChangeReports::NotReported => ChangeReports::NotReported,
+        redis::ChangeReports::Unsupported => ChangeReports::Unsupported,
+        redis::ChangeReports::Off => ChangeReports::Off,
     }
 }
 

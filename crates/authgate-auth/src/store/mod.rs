@@ -26,7 +26,7 @@ use self::django::DjangoStore;
 pub use self::error_reply::{ErrorReply, ErrorReplyKind};
 pub use self::kind::StoreKind;
 use self::kind::{Handle, SharedKind};
-use self::redis::{BadSeal, Seal, SealId, SourceRecord};
+use self::redis::{BadSeal, ChangeReports, Seal, SealId, SourceRecord};
 use crate::dependencies::{ChangeCounters, Dependencies};
 use crate::labels;
 use crate::metrics::StoreMetrics;
@@ -188,9 +188,8 @@ impl SharedStore {
         Some((redis.mode(), redis.primary_addresses()))
     }
 
-    /// Whether a Redis reports changes: `reported`, `not_reported` at the moment, `unsupported` by the server, or switched `off`. `None`:
-    /// it is of another kind.
-    pub fn change_reports(&self) -> Option<&'static str> {
+    /// Whether a Redis reports changes. `None`: the store is of another kind.
+    pub fn change_reports(&self) -> Option<ChangeReports> {
         self.kind.as_redis().map(|redis| redis.change_reports())
     }
 

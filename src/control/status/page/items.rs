@@ -1,6 +1,8 @@
 //! Stores, key sets, introspection endpoints and certificates: a state, a name, and lines that say more.
 
-use super::super::document::{Acme, Certificate, CertificateState, Introspection, KeySet, Outage, Store};
+use super::super::document::{
+    Acme, Certificate, CertificateState, ChangeReports, Introspection, KeySet, Outage, Store,
+};
 use super::super::words::{duration, milliseconds, plural, time};
 use super::{BAD, GOOD, MAX_LINES, PLAIN, State, WARN};
 
@@ -54,13 +56,14 @@ pub(super) fn store(store: &Store) -> Item {
             primaries => format!("Redis, {mode}: {}.", primaries.join(", ")),
         });
     }
-    if let Some(changes) = &store.changes {
-        details.push(match &**changes {
-            "reported" => "Changes are reported.".to_owned(),
-            "not_reported" => "The subscription to changes is lost: they take effect after cache.ttl.".to_owned(),
-            "unsupported" => "Changes are not reported by this server: they take effect after cache.ttl.".to_owned(),
-            _ => "Changes are not asked for: they take effect after cache.ttl.".to_owned(),
-        });
+    if let Some(changes) = store.changes {
+        let line = match changes {
+            ChangeReports::Reported => "Changes are reported.",
+            ChangeReports::NotReported => "The subscription to changes is lost: they take effect after cache.ttl.",
+            ChangeReports::Unsupported => "Changes are not reported by this server: they take effect after cache.ttl.",
+            ChangeReports::Off => "Changes are not asked for: they take effect after cache.ttl.",
+        };
+        details.push(line.to_owned());
     }
     if let Some(lag) = store.revocation_lag_seconds.filter(|_| store.usable) {
         details.push(match lag {

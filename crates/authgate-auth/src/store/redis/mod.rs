@@ -44,6 +44,7 @@ pub use self::seal::{BadSeal, InvalidSeal, Seal, SealId};
 pub use self::servers::{Discovery, DiscoveryError, MAX_REDIRECTS, Node, Primaries, Redirect};
 use self::settings::Role;
 pub use self::settings::{Endpoint, Invalidation, Login, RedisSettings, Sentinels, Servers};
+pub use self::shared::ChangeReports;
 pub(crate) use self::shared::SharedRedis;
 pub use self::tls::RedisTls;
 use self::transport::Connection;

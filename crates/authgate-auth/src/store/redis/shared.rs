@@ -31,6 +31,19 @@ use crate::store_changes::StoreChanges;
 /// How often the layout record is read without another reason.
 const CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Whether a Redis reports the changes of its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChangeReports {
+    /// Every change is reported.
+    Reported,
+    /// The subscription is lost at the moment.
+    NotReported,
+    /// The server, or the rights of its user, do not allow it.
+    Unsupported,
+    /// The configuration does not ask for it.
+    Off,
+}
+
 /// The state of one Redis that all workers share.
 #[derive(Debug)]
 pub(crate) struct SharedRedis {
@@ -204,13 +217,13 @@ impl SharedRedis {
             .join(", ")
     }
 
-    /// Whether changes are reported, as a word for operators.
-    pub(in crate::store) fn change_reports(&self) -> &'static str {
+    /// Whether changes are reported now.
+    pub(in crate::store) fn change_reports(&self) -> ChangeReports {
         match self.settings.invalidation {
-            Invalidation::Off => "off",
-            Invalidation::Tracking if self.metrics.is_tracking() => "reported",
-            Invalidation::Tracking if self.cannot_report_changes.load(Ordering::Relaxed) => "unsupported",
-            Invalidation::Tracking => "not_reported",
+            Invalidation::Off => ChangeReports::Off,
+            Invalidation::Tracking if self.metrics.is_tracking() => ChangeReports::Reported,
+            Invalidation::Tracking if self.cannot_report_changes.load(Ordering::Relaxed) => ChangeReports::Unsupported,
+            Invalidation::Tracking => ChangeReports::NotReported,
         }
     }
 
