@@ -17,7 +17,7 @@ fn both(redis: &Redis, upstream: &RecordingUpstream) -> Config {
 }
 
 #[test]
-fn nobody_sends_an_identity_past_the_gateway_in_any_spelling() {
+fn identity_fields_of_clients_are_removed_in_any_spelling() {
     let (redis, upstream) = setup();
     let gate = Gate::start(&both(&redis, &upstream));
     for name in [
@@ -338,7 +338,7 @@ fn hop_by_hop_fields_of_a_response_stay_on_their_hop() {
 }
 
 #[test]
-fn nobody_is_made_somebody_where_no_credential_is_needed() {
+fn identity_fields_of_anonymous_clients_are_removed() {
     let (redis, upstream) = setup();
     let optional = "authenticate = [\"token\"]\noptional = true";
     let gate = Gate::start(&config().tokens(&redis).app(&upstream).route("/optional", optional));

@@ -24,7 +24,7 @@ fn forwarded_request() -> Call {
 }
 
 #[test]
-fn nobody_is_believed_unless_trusted() {
+fn forwarding_fields_of_peers_that_are_not_trusted_are_ignored() {
     let upstream = RecordingUpstream::start();
     for trusted in ["[]", "[\"10.0.0.0/8\", \"::1\"]"] {
         let gate = Gate::start(&public(&upstream).server(&format!("trusted_proxies = {trusted}")));
