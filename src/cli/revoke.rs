@@ -47,7 +47,7 @@ const EXAMPLES: &str = "\
 Examples:
   authgate revoke --user 42
   authgate revoke --user 42 --before 2026-11-23T10:00:00Z
-  authgate revoke --jti 3f2a9c --expires 1795000000
+  authgate revoke --jti 3f2a9c --expires 2030-01-01T00:00:00Z
   authgate revoke --token - <key.txt
   authgate revoke --kid 2026-06";
 
