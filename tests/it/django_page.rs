@@ -64,14 +64,14 @@ fn commands(page: &str) -> Vec<String> {
 }
 
 /// A folder with `manage.py`, in which commands run.
-struct Project<'d> {
+pub struct Project<'d> {
     folder: TempDir,
     database: &'d Database,
 }
 
 impl<'d> Project<'d> {
     /// Before the move, with `AUTHGATE` as in the page.
-    fn new(database: &'d Database) -> Self {
+    pub fn new(database: &'d Database) -> Self {
         let folder = TempDir::new().unwrap();
         let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/django");
         symlink(tests.join("manage.py"), folder.path().join("manage.py")).unwrap();
@@ -90,7 +90,11 @@ impl<'d> Project<'d> {
         Self { folder, database }
     }
 
-    fn command(&self, line: &str) -> Command {
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn command(&self, line: &str) -> Command {
         let mut command = self.database.command("python");
         let known: Vec<_> = command
             .get_envs()

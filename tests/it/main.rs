@@ -41,6 +41,7 @@ mod django_source;
 mod django_triggers;
 mod documentation;
 mod documented_commands;
+mod documented_shell;
 mod dpop;
 mod drain;
 mod embedded_store;

@@ -12,7 +12,7 @@ use crate::recording::{KEY, RECORD, lines, recording};
 use crate::reload::reload;
 
 /// An application that knows ada's token, as DRF does.
-fn authenticates(exchange: Exchange<'_>) -> Next {
+pub fn authenticates(exchange: Exchange<'_>) -> Next {
     let json = "Content-Type: application/json\r\n";
     // Without an identity, the application verifies the token itself.
     let by_itself = exchange.head.header("authorization") == Some("Token canary-ada");

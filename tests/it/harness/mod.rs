@@ -16,6 +16,7 @@ pub mod h2;
 pub mod h2server;
 pub mod in_process;
 pub mod load;
+pub mod machine;
 pub mod mint;
 pub mod namespace;
 pub mod oidc_provider;

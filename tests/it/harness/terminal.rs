@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
 use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -37,14 +38,34 @@ fn at_least_one(number: u16) -> NonZeroU16 {
 impl Terminal {
     /// Runs `authgate` with these arguments in a folder.
     pub fn start(folder: &Path, words: &[&str], rows: u16, columns: u16) -> Self {
-        let pair = native_pty_system().openpty(size(rows, columns)).expect("a terminal");
-        let before = modes(&*pair.master);
         let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_authgate"));
         command.args(words);
         command.cwd(folder);
-        command.env("TERM", "xterm-256color");
         command.env_remove("AUTHGATE_CONFIG");
         command.env_remove("NO_COLOR");
+        Self::of(command, rows, columns)
+    }
+
+    /// Runs any command, with its environment.
+    pub fn run(command: &Command, rows: u16, columns: u16) -> Self {
+        let mut terminal = CommandBuilder::new(command.get_program());
+        terminal.args(command.get_args());
+        terminal.env_clear();
+        for (name, value) in command.get_envs() {
+            if let Some(value) = value {
+                terminal.env(name, value);
+            }
+        }
+        if let Some(folder) = command.get_current_dir() {
+            terminal.cwd(folder);
+        }
+        Self::of(terminal, rows, columns)
+    }
+
+    fn of(mut command: CommandBuilder, rows: u16, columns: u16) -> Self {
+        let pair = native_pty_system().openpty(size(rows, columns)).expect("a terminal");
+        let before = modes(&*pair.master);
+        command.env("TERM", "xterm-256color");
         let child = pair.slave.spawn_command(command).expect("the program is built");
         let screen = Arc::new(Mutex::new(Parser::new(at_least_one(rows), at_least_one(columns), 0)));
         let (mut output, shown) = (pair.master.try_clone_reader().expect("a reader"), Arc::clone(&screen));

@@ -126,7 +126,16 @@ impl RecordingUpstream {
     }
 
     pub fn named(name: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        Self::listening(name, "127.0.0.1:0")
+    }
+
+    /// At this address, which must be free.
+    pub fn at(address: &str) -> Self {
+        Self::listening("1", address)
+    }
+
+    fn listening(name: &str, address: &str) -> Self {
+        let listener = TcpListener::bind(address).expect("a free port");
         // A thousand connections may come at once.
         SockRef::from(&listener).listen(4096).expect("a longer queue");
         let address = listener.local_addr().expect("bound");
