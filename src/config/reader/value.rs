@@ -124,7 +124,8 @@ impl Item<'_> {
         let address = SocketAddr::from_str(text.as_str()).ok();
         match address {
             None => text.refuse("is not an IP address with a port", help),
-            Some(address) if listen::lacks_bind_permission(address) => {
+            // Where systemd has opened the port, the gateway needs no right to. The sockets are passed to the gateway, and not to `check`.
+            Some(address) if listen::lacks_bind_permission(address) && !listen::has_listener(address.port()) => {
                 let problem = self.problem(
                     format!("port {} needs a privilege that this user does not have", address.port()),
                     listen::BIND_PERMISSION_HELP,
