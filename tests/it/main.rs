@@ -91,6 +91,7 @@ mod policy;
 mod printable;
 mod probe;
 mod problem;
+mod production;
 mod provider_bound_tokens;
 mod provider_examples;
 mod proxying;

@@ -161,7 +161,7 @@ fn a_changed_authority_is_used_without_a_reload_by_hand() {
 }
 
 /// The lines of the page that begin with `ACL SETUSER` and this name, with the password of the test.
-fn rights(name: &str) -> Vec<Vec<String>> {
+pub fn rights(name: &str) -> Vec<Vec<String>> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/redis.md");
     let page = fs::read_to_string(page).expect("a page");
     let start = format!("ACL SETUSER {name} ");
@@ -175,7 +175,7 @@ fn rights(name: &str) -> Vec<Vec<String>> {
     lines.map(words).collect()
 }
 
-fn grant(redis: &Redis, line: &[String]) {
+pub fn grant(redis: &Redis, line: &[String]) {
     let words: Vec<&str> = line.iter().map(String::as_str).collect();
     redis.run(&words);
 }
