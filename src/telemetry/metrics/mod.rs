@@ -489,7 +489,7 @@ mod tests {
     #[test]
     fn metrics_are_written_with_their_units_and_labels() {
         let metrics = Metrics::default();
-        let (cache, store) = (CacheMetrics::default(), StoreMetrics::default());
+        let (cache, store) = (CacheMetrics::default(), StoreMetrics::new("redis"));
         let introspection = IntrospectionMetrics::default();
         metrics.observe(Observed {
             stores: vec![
@@ -555,6 +555,7 @@ mod tests {
             r#"authgate_store_errors_total{store="redis",reason="store_timeout"} 1"#,
             r#"authgate_store_invalidation_lag_seconds_count{store="redis"} 1"#,
             r#"authgate_store_invalidations_total{store="redis"} 2"#,
+            r#"authgate_store_info{store="redis",kind="redis"} 1"#,
             r#"authgate_store_tracking{store="redis"} 1"#,
             r#"authgate_introspection_requests_total{authenticator="idp",outcome="active"} 1"#,
             r#"authgate_introspection_duration_seconds_bucket{le="0.005",authenticator="idp"} 1"#,

@@ -62,6 +62,8 @@ impl CacheMetrics {
 /// Counters of one store; clones share them.
 #[derive(Debug, Clone)]
 pub struct StoreMetrics {
+    /// `kind` of the store in the configuration.
+    kind: &'static str,
     lookups: Histogram,
     /// By reason, from a fixed list.
     errors: Arc<Mutex<BTreeMap<&'static str, Counter>>>,
@@ -71,9 +73,11 @@ pub struct StoreMetrics {
     tracking: Gauge,
 }
 
-impl Default for StoreMetrics {
-    fn default() -> Self {
+impl StoreMetrics {
+    /// Those of a store of this kind.
+    pub fn new(kind: &'static str) -> Self {
         Self {
+            kind,
             lookups: Histogram::new(BUCKETS),
             errors: Arc::default(),
             lag: Histogram::new(BUCKETS),
@@ -81,9 +85,7 @@ impl Default for StoreMetrics {
             tracking: Gauge::default(),
         }
     }
-}
 
-impl StoreMetrics {
     /// A lookup has ended.
     pub fn record_lookup(&self, took: Duration) {
         self.lookups.observe(took.as_secs_f64());
@@ -196,6 +198,11 @@ impl AuthMetrics<'_> {
         self.of_caches(to, &table::CACHE_HITS, |cache| &cache.hits)?;
         self.of_caches(to, &table::CACHE_MISSES, |cache| &cache.misses)?;
         self.of_caches(to, &table::STALE_DECISIONS, |cache| &cache.stale)?;
+        let mut info = table::STORE_INFO.encode(to)?;
+        for (store, metrics) in self.stores {
+            let labels = [("store", &**store), ("kind", metrics.kind)];
+            ConstGauge::new(1).encode(info.encode_family(&labels)?)?;
+        }
         self.of_stores(to, &table::STORE_LOOKUP_DURATION, |store| &store.lookups)?;
         let mut errors = table::STORE_ERRORS.encode(to)?;
         for (store, metrics) in self.stores {

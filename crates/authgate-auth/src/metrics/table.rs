@@ -43,6 +43,14 @@ authgate_core::table! {
     /// The metrics of stores.
     pub static STORES: MetricDescription;
 
+    STORE_INFO = MetricDescription {
+        name: "authgate_store_info",
+        kind: Gauge,
+        labels: &[STORE, Label::named("kind", "`redis`, `embedded` or `django`, as in the configuration")],
+        help: "Always 1. The label kind says what the store is.",
+        note: "For rules about stores of one kind: `authgate_store_tracking == 1 and on (instance, store) authgate_store_info{kind=\"redis\"}`.",
+        since: "0.2.0",
+    };
     STORE_LOOKUP_DURATION = MetricDescription {
         name: "authgate_store_lookup_duration_seconds",
         kind: Histogram,

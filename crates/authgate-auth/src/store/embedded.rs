@@ -516,7 +516,7 @@ mod tests {
                 digests: Digests::SHA256,
             },
             StoreChanges::new(&"file".into(), &Arc::default()),
-            StoreMetrics::default(),
+            StoreMetrics::new("embedded"),
         );
         let facts = store.token(b"x", &mut lookup()).expect("usable").expect("there");
         assert_eq!(
@@ -550,7 +550,7 @@ mod tests {
                 digests: Digests::SHA256,
             },
             StoreChanges::new(&"file".into(), &Arc::default()),
-            StoreMetrics::default(),
+            StoreMetrics::new("embedded"),
         );
         assert!(matches!(
             store.token(b"x", &mut lookup()),

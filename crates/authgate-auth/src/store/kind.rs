@@ -13,7 +13,7 @@ use crate::metrics::StoreMetrics;
 use crate::store_changes::StoreChanges;
 
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $kind:ident: $settings:ty, $shared:ty, $handle:ty;)+) => {
+    ($($(#[$doc:meta])* $kind:ident = $name:literal: $settings:ty, $shared:ty, $handle:ty;)+) => {
         /// The settings of one kind of store.
         #[derive(Debug, Clone, PartialEq, Eq)]
         pub enum StoreKind {
@@ -21,6 +21,11 @@ macro_rules! kinds {
         }
 
         impl StoreKind {
+            /// `kind` in the configuration.
+            pub(super) fn name(&self) -> &'static str {
+                match self { $(Self::$kind(_) => $name,)+ }
+            }
+
             pub(super) fn digests(&self) -> Digests {
                 match self { $(Self::$kind(settings) => settings.digests,)+ }
             }
@@ -140,9 +145,9 @@ impl SharedKind {
 
 kinds! {
     /// A Redis server.
-    Redis: RedisSettings, SharedRedis, RedisStore;
+    Redis = "redis": RedisSettings, SharedRedis, RedisStore;
     /// A local file.
-    Embedded: EmbeddedSettings, EmbeddedFile, EmbeddedStore;
+    Embedded = "embedded": EmbeddedSettings, EmbeddedFile, EmbeddedStore;
     /// The database of a Django application.
-    Django: DjangoSettings, SharedDjango, DjangoStore;
+    Django = "django": DjangoSettings, SharedDjango, DjangoStore;
 }

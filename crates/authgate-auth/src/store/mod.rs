@@ -128,7 +128,7 @@ impl SharedStore {
     /// Makes the shared part from the settings. It does not connect, and a file that cannot be read is no error yet: see
     /// [`SharedStore::watch`]. Changes of the store increment `counters`.
     pub fn new(settings: StoreSettings, counters: &Arc<ChangeCounters>) -> Arc<Self> {
-        let metrics = StoreMetrics::default();
+        let metrics = StoreMetrics::new(settings.kind.name());
         let changes = StoreChanges::new(&settings.name, counters);
         Arc::new(Self {
             kind: settings.kind.clone().share(&settings.name, changes, &metrics),

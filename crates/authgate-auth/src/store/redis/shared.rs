@@ -496,7 +496,7 @@ mod tests {
             seal: None,
         };
         let changes = StoreChanges::new(&"redis".into(), &Arc::default());
-        SharedRedis::new("redis".into(), settings, changes, StoreMetrics::default())
+        SharedRedis::new("redis".into(), settings, changes, StoreMetrics::new("redis"))
     }
 
     #[test]
