@@ -66,7 +66,7 @@ use crate::{file, telemetry, tls};
 pub(crate) mod declarations {
     pub(crate) use super::keys::nearest_name;
     pub(crate) use super::reader::walk::Place;
-    pub(crate) use super::reader::{Declared, Presence, Shape, Table};
+    pub(crate) use super::reader::{Declared, Presence, Shape};
     pub(crate) use super::schema::schema;
 
     /// Calls `visit` with each table at each of its places, in the order of the manual.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::GENERATED;
-use crate::config::declarations::{Declared, Place, Presence, Shape, Table, for_each_table};
+use crate::config::declarations::{Declared, Place, Presence, for_each_table};
 
 const INTRODUCTION: &str = "\
 # Configuration
@@ -120,10 +120,10 @@ impl Section {
 
     fn write_facts(&self, page: &mut String, key: &dyn Declared, all: &[Self]) {
         let entry = Entry::of(key);
-        let tables = tables_of(&key.shape());
+        let tables = key.shape().tables();
         let sections = tables
             .iter()
-            .filter_map(|table| all.iter().find(|section| std::ptr::eq(section.place.table, *table)));
+            .filter_map(|(_, table)| all.iter().find(|section| std::ptr::eq(section.place.table, *table)));
         let links: Vec<String> = sections
             .map(|section| {
                 let title = section.title();
@@ -222,25 +222,6 @@ pub(super) fn key_title(place: &Place, key: &str) -> String {
     match place.table.kind {
         Some(kind) => format!("{path} ({kind})"),
         None => path,
-    }
-}
-
-/// The tables that a value can be.
-fn tables_of(shape: &Shape) -> Vec<&'static Table> {
-    match shape {
-        Shape::Table(table) => vec![table],
-        Shape::Kinds(tables) => tables.clone(),
-        Shape::Names { of, .. } | Shape::List { of, .. } => tables_of(of),
-        Shape::OneOf(all) => all.iter().flat_map(tables_of).collect(),
-        Shape::Flag
-        | Shape::False
-        | Shape::Count { .. }
-        | Shape::Duration { .. }
-        | Shape::Size { .. }
-        | Shape::Words(_)
-        | Shape::Text(_)
-        | Shape::Secret
-        | Shape::Claim => Vec::new(),
     }
 }
 

@@ -117,7 +117,7 @@ pub(crate) mod jwks {
     /// Providers limit how often they are asked, and a key does not change within a second.
     const INTERVAL: Span = Span::between(
         Duration::from_secs(1),
-        crate::config::reader::types::MAX_DURATION,
+        crate::config::reader::MAX_DURATION,
         "providers limit how often they are asked",
     );
 

@@ -3,9 +3,7 @@
 //!
 //! To add a key: declare it in `config/keys/`, list it in its [`Table`], and read it. A test fails if one of the three is missing.
 
-use std::fmt;
-
-use super::shape::{Shape, quote};
+use super::declaration::{About, Declared, Presence, Shape, Table};
 use super::{Item, Section};
 
 /// What can be written as a value.
@@ -45,36 +43,6 @@ pub(crate) struct Key<T, D = ()> {
 
 /// A key with a constant default.
 pub(crate) type DefaultKey<T> = Key<T, Given<<T as Type>::Default>>;
-
-/// What the manual says about a key.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct About {
-    /// What it does.
-    pub(crate) text: &'static str,
-    /// TOML that has the key. Empty: the default is the example.
-    pub(crate) example: &'static str,
-    /// What holds without the key, if there is no constant default.
-    pub(crate) absent: &'static str,
-    /// What a number counts.
-    pub(crate) unit: &'static str,
-    /// The first version that has it.
-    pub(crate) since: &'static str,
-    /// Errors that do not follow from the type, and warnings, which begin with `Warning: `.
-    pub(crate) errors: &'static [&'static str],
-    /// Whether a table without it is an error.
-    pub(crate) presence: Presence,
-}
-
-/// Whether a table without a key is an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Presence {
-    /// It may be absent.
-    Optional,
-    /// Always.
-    Required,
-    /// Sometimes; the text says when.
-    RequiredIf(&'static str),
-}
 
 impl<T: Copy> Key<T> {
     /// A key that may be absent.
@@ -177,47 +145,6 @@ impl<T: Type> DefaultKey<T> {
     }
 }
 
-/// A key of any type.
-pub(crate) trait Declared: Sync {
-    /// Its name in the table.
-    fn name(&self) -> &'static str;
-
-    /// What can be written.
-    fn shape(&self) -> Shape;
-
-    /// The default as TOML, if it is a constant.
-    fn default_toml(&self) -> Option<String>;
-
-    /// What the manual says.
-    fn about(&self) -> &About;
-
-    /// TOML that has the key.
-    fn example_toml(&self) -> String {
-        match (self.about().example, self.default_toml(), self.shape()) {
-            ("", Some(default), _) => format!("{} = {default}", self.name()),
-            ("", None, Shape::Words(words)) => format!("{} = {}", self.name(), quote(words.first().unwrap_or(&""))),
-            (example, ..) => example.to_owned(),
-        }
-    }
-
-    /// What to write where the key is missing, as in ``write `workers = 4` ``.
-    fn missing_help(&self) -> String {
-        const MANY: usize = 5;
-        let examples: Vec<String> = match self.shape() {
-            Shape::Words(words) if words.len() < MANY && self.about().example.is_empty() => {
-                let quoted = words.iter().map(|word| quote(word));
-                quoted.map(|word| format!("`{} = {word}`", self.name())).collect()
-            }
-            _ => {
-                let example = self.example_toml();
-                let lines = example.lines().map(|line| format!("`{line}`"));
-                return format!("write {}", listed(&lines.collect::<Vec<_>>(), "and"));
-            }
-        };
-        format!("write {}", listed(&examples, "or"))
-    }
-}
-
 /// A type that only says what can be written; the code that takes the key reads the value.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Raw(pub(crate) fn() -> Shape);
@@ -271,81 +198,6 @@ impl<T: Type> Declared for DefaultKey<T> {
 
     fn about(&self) -> &About {
         &self.about
-    }
-}
-
-/// A table, and the keys that it can have.
-pub(crate) struct Table {
-    /// The value of `kind`, where that decides which keys there are.
-    pub(crate) kind: Option<&'static str>,
-    /// What it is for.
-    pub(crate) text: &'static str,
-    /// Every key, in the order of the manual.
-    pub(crate) keys: &'static [&'static dyn Declared],
-    /// Keys that belong elsewhere, and have messages of their own.
-    pub(crate) misplaced: &'static [Misplaced],
-}
-
-/// A key that belongs elsewhere.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Misplaced {
-    /// The key.
-    pub(crate) name: &'static str,
-    /// What is wrong.
-    pub(crate) message: &'static str,
-    /// What to write instead.
-    pub(crate) help: &'static str,
-}
-
-impl Table {
-    /// A table with these keys.
-    pub(crate) const fn new(text: &'static str, keys: &'static [&'static dyn Declared]) -> Self {
-        Self {
-            kind: None,
-            text,
-            keys,
-            misplaced: &[],
-        }
-    }
-
-    /// The same for one value of `kind`.
-    pub(crate) const fn of_kind(self, kind: &'static str) -> Self {
-        Self {
-            kind: Some(kind),
-            ..self
-        }
-    }
-
-    /// The same, with keys that belong elsewhere.
-    pub(crate) const fn misplaced(self, misplaced: &'static [Misplaced]) -> Self {
-        Self { misplaced, ..self }
-    }
-
-    /// The names of its keys.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.keys.iter().map(|key| key.name())
-    }
-
-    /// Its key of that name.
-    pub(crate) fn find(&self, name: &str) -> Option<&'static dyn Declared> {
-        self.keys.iter().copied().find(|key| key.name() == name)
-    }
-}
-
-impl fmt::Debug for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table")
-            .field("kind", &self.kind)
-            .finish_non_exhaustive()
-    }
-}
-
-/// `a, b and c`.
-pub(crate) fn listed(words: &[String], and: &str) -> String {
-    match words {
-        [] => String::new(),
-        [one] => one.clone(),
-        [most @ .., last] => format!("{} {and} {last}", most.join(", ")),
     }
 }
 

@@ -3,14 +3,15 @@
 //! A key that was not taken is a problem: a [`Section`] reports it when it is dropped, so no key can be ignored by mistake.
 //! A value that cannot be read is reported and becomes `None`, or the default, so that reading continues.
 
+mod declaration;
 mod key;
 mod private_files;
-mod shape;
 mod text;
 pub(crate) mod text_source;
 pub(crate) mod types;
 mod value;
 pub(crate) mod walk;
+mod written;
 
 use std::cell::{OnceCell, RefCell};
 use std::ops::{Range, RangeInclusive};
@@ -20,11 +21,11 @@ use authgate_auth::fetch::FetchTls;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use self::key::listed;
-pub(crate) use self::key::{Declared, DefaultKey, Key, Misplaced, Presence, Raw, Sub, Table};
-pub(crate) use self::shape::{Form, Shape};
+pub(crate) use self::declaration::{Declared, Form, MAX_DURATION, Misplaced, Presence, Shape, Table};
+pub(crate) use self::key::{DefaultKey, Key, Raw, Sub};
 pub(crate) use self::text::Text;
 pub(crate) use self::value::{fold, header_name, is_connection_specific, is_token_byte};
+use self::written::listed;
 use super::key_path::join;
 use super::named_file::NamedFile;
 use super::problem::{Problem, Problems};

@@ -10,11 +10,9 @@ use bytesize::ByteSize;
 use http::HeaderName;
 
 use super::Item;
+use super::declaration::{Form, MAX_DURATION, Shape};
 use super::key::{Shaped, Type};
-use super::shape::{Form, Shape, duration, quote, size};
-
-/// The longest duration that is accepted. Sums of durations up to this one cannot overflow a clock.
-pub(crate) const MAX_DURATION: Duration = Duration::from_hours(3650 * 24);
+use super::written::{duration, quote, size};
 
 /// A type without a constant default.
 #[derive(Debug, Clone, Copy)]

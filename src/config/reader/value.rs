@@ -10,9 +10,10 @@ use authgate_http::server::listen;
 use bytesize::ByteSize;
 use http::HeaderName;
 
+use super::declaration::MAX_DURATION;
 use super::key::Shaped;
-use super::shape::size;
-use super::types::{MAX_DURATION, Span, UNLIMITED};
+use super::types::{Span, UNLIMITED};
+use super::written::size;
 use super::{Item, Text};
 
 const DURATION: &str = "a duration";

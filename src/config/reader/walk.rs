@@ -1,6 +1,6 @@
 //! Walks all tables, with the paths at which they are.
 
-use super::{Shape, Table};
+use super::Table;
 
 /// A table at a place of the file.
 #[derive(Debug, Clone)]
@@ -42,25 +42,9 @@ fn table(path: String, table: &'static Table, visit: &mut impl FnMut(&Place)) {
     let place = Place { path, table };
     visit(&place);
     for key in table.keys {
-        shape(place.path_of(key.name()), &key.shape(), visit);
-    }
-}
-
-fn shape(path: String, of: &Shape, visit: &mut impl FnMut(&Place)) {
-    match of {
-        Shape::Table(inner) => table(path, inner, visit),
-        Shape::Kinds(kinds) => kinds.iter().for_each(|kind| table(path.clone(), kind, visit)),
-        Shape::Names { name, of } => shape(format!("{path}.{name}"), of, visit),
-        Shape::List { of, .. } => shape(format!("{path}[]"), of, visit),
-        Shape::OneOf(all) => all.iter().for_each(|one| shape(path.clone(), one, visit)),
-        Shape::Flag
-        | Shape::False
-        | Shape::Count { .. }
-        | Shape::Duration { .. }
-        | Shape::Size { .. }
-        | Shape::Words(_)
-        | Shape::Text(_)
-        | Shape::Secret
-        | Shape::Claim => {}
+        let path = place.path_of(key.name());
+        for (below, inner) in key.shape().tables() {
+            self::table(format!("{path}{below}"), inner, visit);
+        }
     }
 }
