@@ -37,19 +37,38 @@ Even Better TOML for VS Code, the first line of the file names the schema. The D
 pub(super) fn page() -> String {
     let sections = sections();
     let mut page = format!("{GENERATED}{INTRODUCTION}\n## Contents\n\n");
+    let mut outer: Vec<&str> = Vec::new();
     for section in &sections {
-        let keys = section.place.table.keys.iter().map(|key| {
-            let link = anchor(&sections, &section.place, *key);
-            format!("[{}](#{link})", key.name())
-        });
-        let keys = keys.collect::<Vec<_>>().join(", ");
-        let title = section.title();
-        let _ = writeln!(page, "- [{title}](#{}): {keys}", anchor_of(&title));
+        let path = section.place.path.as_str();
+        while outer.pop_if(|outer| !is_inside(path, outer)).is_some() {}
+        let (indent, title) = ("  ".repeat(outer.len()), section.title());
+        let shown = match title
+            .strip_prefix("Table ")
+            .map(|title| title.split_once(' ').unwrap_or((title, "")))
+        {
+            None => title.clone(),
+            Some((header, kind)) => format!("`{header}` {kind}"),
+        };
+        let (shown, anchor, text) = (
+            shown.trim(),
+            anchor_of(&title),
+            first_sentence(section.place.table.text),
+        );
+        let _ = writeln!(page, "{indent}- [{shown}](#{anchor}): {text}.");
+        if !path.is_empty() {
+            outer.push(path);
+        }
     }
     for section in &sections {
         section.write(&mut page, &sections);
     }
     page
+}
+
+/// Whether the table at a path is inside of the one at another path, such as `server.limits` in `server`.
+fn is_inside(path: &str, outer: &str) -> bool {
+    let below = path.strip_prefix(outer);
+    below.is_some_and(|below| below.starts_with('.') || below.starts_with("[]"))
 }
 
 /// A table, at the place where the page describes it.
@@ -91,15 +110,15 @@ impl Section {
 
     fn write(&self, page: &mut String, all: &[Self]) {
         let _ = write!(page, "\n## {}\n\n{}\n", self.title(), self.place.table.text);
-        let others: Vec<String> = self
-            .place
-            .table
-            .keys
-            .iter()
-            .copied()
-            .filter(|key| !self.has(*key))
-            .map(|key| format!("[{}](#{})", key.name(), anchor(all, &self.place, key)))
-            .collect();
+        let links = |is_own: bool| -> Vec<String> {
+            let keys = self.place.table.keys.iter().filter(|key| self.has(**key) == is_own);
+            let link = |key: &&'static dyn Declared| format!("[{}](#{})", key.name(), anchor(all, &self.place, *key));
+            keys.map(link).collect()
+        };
+        let (own, others) = (links(true), links(false));
+        if !own.is_empty() {
+            let _ = write!(page, "\nKeys: {}.\n", own.join(", "));
+        }
         if !others.is_empty() {
             let _ = write!(
                 page,
@@ -223,6 +242,12 @@ pub(super) fn key_title(place: &Place, key: &str) -> String {
         Some(kind) => format!("{path} ({kind})"),
         None => path,
     }
+}
+
+/// The first sentence of a text, without its full stop.
+pub(super) fn first_sentence(text: &str) -> &str {
+    let sentence = text.split_once(". ").map_or(text, |(first, _)| first);
+    sentence.trim_end_matches('.')
 }
 
 /// The anchor of a key: that of the place where the page describes it.

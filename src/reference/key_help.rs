@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::configuration::{Entry, key_title, table_title};
+use super::configuration::{Entry, first_sentence, key_title, table_title};
 use crate::config::declarations::{Declared, Place, Shape, for_each_table, nearest_name};
 
 /// So many entries are printed in full. Of more, only the names are.
@@ -94,10 +94,7 @@ fn table_text(place: &Place) -> String {
     let mut text = format!("{}\n\n  {}\n\n", table_title(place), place.table.text);
     let width = place.table.names().map(str::len).max().unwrap_or_default();
     for key in place.table.keys {
-        let about = key.about().text;
-        // The first sentence.
-        let sentence = about.split_once(". ").map_or(about, |(first, _)| first);
-        let _ = writeln!(text, "  {:width$}  {}", key.name(), sentence.trim_end_matches('.'));
+        let _ = writeln!(text, "  {:width$}  {}", key.name(), first_sentence(key.about().text));
     }
     text
 }
