@@ -238,7 +238,7 @@ impl Rejection {
             Self::Upstream(UpstreamError::InFlightLimit) => &labels::UPSTREAM_FULL,
             Self::Upstream(UpstreamError::UpgradeUnsupported) => &labels::UPSTREAM_NO_UPGRADE,
             Self::Upstream(UpstreamError::UpgradeIgnored) => &labels::UPSTREAM_NOT_SWITCHED,
-            Self::Upstream(UpstreamError::UnexpectedUpgrade) => &labels::UPSTREAM_UNASKED_UPGRADE,
+            Self::Upstream(UpstreamError::UnexpectedUpgrade) => &labels::UPSTREAM_UNEXPECTED_UPGRADE,
             Self::Upstream(UpstreamError::ResponseTimeout) => &labels::UPSTREAM_TIMEOUT,
         }
     }

@@ -135,7 +135,7 @@ authgate_core::table! {
     UPSTREAM_NO_RESPONSE = LabelValue::new("upstream_no_response", "The response has ended early or is invalid. `reason` has the error.")
         .status("502")
         .action("Look at the log of the application for a crash. The keep-alive timeout of the application should be longer than `idle_timeout` of the upstream.");
-    UPSTREAM_UNASKED_UPGRADE = LabelValue::new("upstream_unasked_upgrade", "The server has answered 101 (Switching Protocols), and the request did not ask for it.")
+    UPSTREAM_UNEXPECTED_UPGRADE = LabelValue::new("upstream_unexpected_upgrade", "The server has answered 101 (Switching Protocols), and the request did not ask for it.")
         .status("502")
         .action("A bug of the application.");
     UPSTREAM_NO_UPGRADE = LabelValue::new("upstream_no_upgrade", "An upstream with HTTP/2 cannot switch protocols.")

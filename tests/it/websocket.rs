@@ -195,7 +195,7 @@ fn only_upgrades_to_websocket_are_forwarded() {
     assert_eq!(conn.reply().status, 502);
     upstream.answers_raw(SWITCHING);
     assert_eq!(gate.get("/x").status, 502);
-    gate.logged(&["upstream_unasked_upgrade"]);
+    gate.logged(&["upstream_unexpected_upgrade"]);
 }
 
 #[test]

@@ -191,8 +191,8 @@ impl Refusal {
             Self::BearerNotTwoWords => &labels::BEARER_NOT_TWO_WORDS,
             Self::Jwt(fault) => fault.label_value(),
             Self::JwtInvalidUserClaim(_) => &labels::JWT_USER_UNNAMED,
-            Self::JwtUnsendableClaim(_) => &labels::JWT_CLAIM_UNSAYABLE,
-            Self::TokenUnsendableValue(_) => &labels::TOKEN_FACT_UNSAYABLE,
+            Self::JwtUnsendableClaim(_) => &labels::JWT_CLAIM_UNSENDABLE,
+            Self::TokenUnsendableValue(_) => &labels::TOKEN_ATTRIBUTE_UNSENDABLE,
             Self::JwtUserNotFound => &labels::JWT_USER_NOT_FOUND,
             Self::JwtUserInactive => &labels::JWT_USER_INACTIVE,
             Self::JwtPasswordChanged => &labels::JWT_PASSWORD_CHANGED,
@@ -265,7 +265,7 @@ impl IntrospectionFault {
             Self::Invalid(_) => &labels::INTROSPECTED_INVALID,
             Self::Revoked => &labels::INTROSPECTED_REVOKED,
             Self::NamesNoUser(_) => &labels::INTROSPECTED_USER_UNNAMED,
-            Self::Unsendable(_) => &labels::INTROSPECTED_CLAIM_UNSAYABLE,
+            Self::Unsendable(_) => &labels::INTROSPECTED_CLAIM_UNSENDABLE,
         }
     }
 

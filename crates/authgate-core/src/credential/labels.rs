@@ -24,8 +24,8 @@ crate::table! {
     TOKEN_USER_INACTIVE = LabelValue::new("token_user_inactive", "The user of the token is disabled.")
         .status("401")
         .action("`authgate user show` shows the user, `authgate user enable` enables it.");
-    TOKEN_FACT_UNSAYABLE = LabelValue::new(
-        "token_fact_unsayable",
+    TOKEN_ATTRIBUTE_UNSENDABLE = LabelValue::new(
+        "token_attribute_unsendable",
         "An attribute of `[identity]` cannot be sent in a header. `reason` has its name and the problem.",
     )
     .status("401")
@@ -66,8 +66,8 @@ crate::table! {
     )
     .status("401")
     .action("Compare `user_id_claim` with the claims of the issuer.");
-    JWT_CLAIM_UNSAYABLE = LabelValue::new(
-        "jwt_claim_unsayable",
+    JWT_CLAIM_UNSENDABLE = LabelValue::new(
+        "jwt_claim_unsendable",
         "A claim of `[identity]` cannot be sent in a header. `reason` has its name and the problem, such as `claims.role is an object`.",
     )
     .status("401")
@@ -111,8 +111,8 @@ crate::table! {
     )
     .status("401")
     .action("Compare `user_id_claim` with the answer of the endpoint. Tokens of the client credentials grant often have no user.");
-    INTROSPECTED_CLAIM_UNSAYABLE = LabelValue::new(
-        "introspected_claim_unsayable",
+    INTROSPECTED_CLAIM_UNSENDABLE = LabelValue::new(
+        "introspected_claim_unsendable",
         "A claim of `[identity]` cannot be sent in a header. `reason` has its name and the problem.",
     )
     .status("401")
