@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use authgate::config;
+use authgate_app::config;
 use authgate_auth::cache::OnOutage;
 use authgate_auth::jwt::keys::{Algorithm, VerificationKey};
 use authgate_auth::jwt::sign::SigningKey;

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use authgate::config;
+use authgate_app::config;
 use authgate_auth::cache::CacheSettings;
 use authgate_auth::cache::OnOutage;
 use authgate_auth::jwt::keys::{Algorithm, VerificationKey};

@@ -70,7 +70,7 @@ fn current() -> impl Iterator<Item = Page> {
 
 /// The commands of authgate. Operators may write `--database` into the environment, which is empty here.
 fn command() -> clap::Command {
-    authgate::cli::command().mut_subcommand("token", |token| {
+    authgate_app::cli::command().mut_subcommand("token", |token| {
         token.mut_subcommand("verify-import", |verify| {
             verify.mut_arg("database", |database| database.required(false))
         })

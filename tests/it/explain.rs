@@ -1,9 +1,9 @@
 //! `jwt inspect` and `token show`: a credential explained check by check, and the answer that a client would get.
 
-use authgate::app::dry_run::{Credential, DryRun};
-use authgate::proxy::explain::ExplainedOutcome;
+use authgate_app::app::dry_run::{Credential, DryRun};
 use authgate_auth::jwt::keys::Algorithm;
 use authgate_core::secret::Secret;
+use authgate_dataplane::proxy::explain::ExplainedOutcome;
 use http::Request;
 use http::request::Builder;
 use serde_json::{Value, json};
@@ -477,7 +477,7 @@ fn a_dry_run_admits_preflights_and_websockets_as_the_gateway_does() {
     let folder = TempDir::new().unwrap();
     config.write(folder.path());
     let explain = |request: Builder| {
-        let loaded = authgate::config::load(&folder.path().join("gateway.toml")).unwrap();
+        let loaded = authgate_app::config::load(&folder.path().join("gateway.toml")).unwrap();
         let key = Secret::new("canary-unknown".to_owned());
         let request = request.uri("/api/x").header("Host", "localhost").header("Origin", PAGE);
         let dry_run = DryRun::new(loaded.config).unwrap();

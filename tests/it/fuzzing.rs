@@ -1,6 +1,6 @@
 //! The fuzz targets of this crate on stable Rust.
 
-use authgate::fuzzing;
+use authgate_app::fuzzing;
 use fuzz_inputs::{CASES, fuzz};
 
 #[test]

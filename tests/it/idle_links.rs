@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use authgate::provisioning::WritableStore;
+use authgate_app::provisioning::WritableStore;
 use authgate_auth::jwt::keys::Algorithm;
 use authgate_auth::store::redis::{Endpoint, Invalidation, RedisSettings, Servers};
 use authgate_auth::store::{Digests, StoreKind, StoreSettings};

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use authgate::reference::log::{EVENTS, FIELDS};
+use authgate_app::reference::log::{EVENTS, FIELDS};
 
 use crate::floors::{files, sources};
 
@@ -136,7 +136,7 @@ fn every_event_and_its_fields_are_in_the_reference() {
         for name in &call.fields {
             assert!(
                 FIELDS.iter().any(|field| field.name == name),
-                "the field {name} of {} is not in src/reference/log/mod.rs",
+                "the field {name} of {} is not in crates/authgate-app/src/reference/log/mod.rs",
                 call.place
             );
         }
@@ -150,7 +150,10 @@ fn every_event_and_its_fields_are_in_the_reference() {
             .iter()
             .filter(|event| event.level == call.level && event.message == call.message);
         let events: Vec<_> = events.collect();
-        assert!(!events.is_empty(), "not in src/reference/log/events.rs: {call:?}");
+        assert!(
+            !events.is_empty(),
+            "not in crates/authgate-app/src/reference/log/events.rs: {call:?}"
+        );
         for name in &call.fields {
             let is_there = events.iter().any(|event| event.fields.contains(&name.as_str()));
             assert!(is_there, "{events:?} of the reference lacks {name}: {call:?}");
@@ -163,7 +166,7 @@ fn every_event_and_its_fields_are_in_the_reference() {
         let logged: Vec<&Vec<String>> = of_event.map(|call| &call.fields).collect();
         assert!(
             !logged.is_empty(),
-            "nothing logs {event:?}: remove it from src/reference/log/events.rs"
+            "nothing logs {event:?}: remove it from crates/authgate-app/src/reference/log/events.rs"
         );
         for name in event.fields {
             let is_logged = logged.iter().any(|fields| fields.iter().any(|field| field == name));
@@ -176,7 +179,7 @@ fn every_event_and_its_fields_are_in_the_reference() {
             .any(|call| call.fields.iter().any(|name| name == field.name));
         assert!(
             is_logged,
-            "no event has the field {}: remove it from src/reference/log/mod.rs",
+            "no event has the field {}: remove it from crates/authgate-app/src/reference/log/mod.rs",
             field.name
         );
     }

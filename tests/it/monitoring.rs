@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use authgate::telemetry::metrics::table::GROUPS;
 use authgate_auth::jwt::keys::Algorithm;
 use authgate_auth::metrics::description::{LabelValues, MetricDescription, MetricKind};
+use authgate_dataplane::telemetry::metrics::table::GROUPS;
 use serde_json::{Value, json};
 
 use crate::documentation::anchors;

@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use authgate::cli::command;
-use authgate::reference::{Page, pages};
+use authgate_app::cli::command;
+use authgate_app::reference::{Page, pages};
 
 use crate::floors::root;
 
@@ -39,7 +39,7 @@ fn every_file_of_the_reference_is_generated() {
         let name = file.unwrap().file_name().into_string().unwrap();
         assert!(
             pages.iter().any(|page| page.path == name),
-            "docs/reference/{name} is not generated: remove it, or add it to src/reference/mod.rs"
+            "docs/reference/{name} is not generated: remove it, or add it to crates/authgate-app/src/reference/mod.rs"
         );
     }
 }

@@ -9,7 +9,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use crate::harness::gate::ask_admin;
 use crate::harness::{InProcess, RecordingUpstream, config, get, post, signal, wait_until};
 
-/// The next warning of `authgate::app` panics.
+/// The next warning of `authgate_app::app` panics.
 static PANICS: AtomicBool = AtomicBool::new(false);
 
 struct PanickingLog;
@@ -17,7 +17,7 @@ struct PanickingLog;
 impl<S: Subscriber> Layer<S> for PanickingLog {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
-        let is_warning = *metadata.level() == Level::WARN && metadata.target() == "authgate::app";
+        let is_warning = *metadata.level() == Level::WARN && metadata.target() == "authgate_app::app";
         if is_warning && PANICS.swap(false, Ordering::SeqCst) {
             panic!("for this test");
         }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use authgate::reference::log::FIELDS;
+use authgate_app::reference::log::FIELDS;
 use serde_json::Value;
 use tempfile::TempDir;
 

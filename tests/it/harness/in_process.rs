@@ -6,10 +6,10 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use authgate::app::{App, AppError, ConfigFile, ExampleKeys, Reloader, WatchedFiles};
-use authgate::config::Loaded;
-use authgate::service_manager::ServiceManager;
-use authgate::telemetry;
+use authgate_app::app::{App, AppError, ConfigFile, ExampleKeys, Reloader, WatchedFiles};
+use authgate_app::config::Loaded;
+use authgate_app::service_manager::ServiceManager;
+use authgate_dataplane::telemetry;
 use authgate_http::server::address::Address;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -91,7 +91,7 @@ impl InProcess {
     }
 
     /// A configuration, loaded in the folder of this gateway.
-    pub fn load(&self, config: &Config) -> authgate::config::Config {
+    pub fn load(&self, config: &Config) -> authgate_app::config::Config {
         load(config, &self.folder).config
     }
 
@@ -118,7 +118,7 @@ impl InProcess {
 
 fn load(config: &Config, folder: &TempDir) -> Loaded {
     config.write(folder.path());
-    match authgate::config::load(&folder.path().join("gateway.toml")) {
+    match authgate_app::config::load(&folder.path().join("gateway.toml")) {
         Ok(loaded) => loaded,
         Err(error) => panic!("{error}\n{}", config.text()),
     }
