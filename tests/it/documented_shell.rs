@@ -10,6 +10,7 @@ use crate::harness::machine::{FollowedPage, on_a_machine};
 
 mod changes;
 mod credentials;
+mod examples;
 mod projects;
 mod stores;
 

@@ -7,7 +7,7 @@ use super::block_of;
 use super::changes::{PATIENCE, ada_and_bob, tokens, tokens_and_jwts};
 use crate::harness::machine::{FollowedPage, Machine, statuses};
 use crate::harness::mint::Signer;
-use crate::harness::{Gate, RecordingUpstream, config, get, wait_until};
+use crate::harness::{Config, Gate, RecordingUpstream, config, get, wait_until};
 use crate::revoke_endpoint::becomes;
 
 const BOTH: &str = "authenticate = [\"token\", \"jwt\"]";
@@ -20,25 +20,33 @@ fn with_jwt(gate: &Gate, jwt: &str, status: u16, after: &str) {
     becomes(gate, &get("/api/x").bearer(jwt), status, after);
 }
 
-pub(super) fn requests_to_the_admin_listener(machine: &Machine, page: &mut FollowedPage<'_>) {
-    let (_redis, upstream) = (ada_and_bob(machine), RecordingUpstream::start());
+/// Two gateways, one for each table of the page about the admin listener: for this machine, and for others with a token. Clients of the second
+/// one need no certificate.
+pub(super) fn admin_listeners(machine: &Machine, local: &Config, remote: &Config) -> [Gate; 2] {
     let (chain, key) = machine.pki.leaf(&["gate.internal"]);
     machine.write("tls.pem", chain);
     machine.write("tls.key", key);
     machine.write("ca.pem", machine.pki.root_pem());
-    machine.run("openssl rand -hex 32 >admin.token; chgrp authgate admin.token; echo canary-bob >key.txt");
-    let file = tokens(&upstream).protected("/api/*");
-    // One gateway for each of the two tables of the page. Clients of the second one need no certificate.
-    let of_page = |words: &str| block_of("docs/operations/admin.md", "toml", words);
-    let lines = |words| of_page(words).lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
-    let with = |lines: Vec<String>| lines.iter().fold(file.clone(), |file, line| file.admin(line));
-    let local = machine.serve(&with(lines("admin.sock")));
-    let remote = with(lines("client_ca"))
+    machine.run("openssl rand -hex 32 >admin.token; chgrp authgate admin.token");
+    let with_table = |file: &Config, words: &str| {
+        let table = block_of("docs/operations/admin.md", "toml", words);
+        let lines = table.lines().skip(1);
+        lines.fold(file.clone(), |file, line| file.admin(line))
+    };
+    let remote = with_table(remote, "client_ca")
         .text()
         .replace("0.0.0.0:9901", "127.0.0.2:9901")
         .replace(", client_ca = \"/etc/authgate/operators.pem\"", "");
+    let local = machine.serve(&with_table(local, "admin.sock"));
     machine.write("remote.toml", remote);
-    let remote = machine.gateway("remote.toml");
+    [local, machine.gateway("remote.toml")]
+}
+
+pub(super) fn requests_to_the_admin_listener(machine: &Machine, page: &mut FollowedPage<'_>) {
+    let (_redis, upstream) = (ada_and_bob(machine), RecordingUpstream::start());
+    let file = tokens(&upstream).protected("/api/*");
+    let [local, remote] = admin_listeners(machine, &file, &file);
+    machine.run("echo canary-bob >key.txt");
     with_token(&local, "canary-bob", 200, "the start");
     with_token(&remote, "canary-bob", 200, "the start");
 

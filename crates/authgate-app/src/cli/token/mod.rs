@@ -43,7 +43,7 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   authgate user put --id 42 --username ada --group staff
-  authgate token create --user 42 --name laptop --expires 2027-01-01T00:00:00Z
+  authgate token create --user 42 --name laptop --expires 2030-01-01T00:00:00Z
   echo \"$KEY\" | authgate token show - --route /api/orders
   authgate token list --user 42
   manage.py dumpdata auth.user auth.group authtoken.token | authgate token import -";
