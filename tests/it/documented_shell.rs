@@ -46,6 +46,7 @@ follow! {
     "docs/operations/renew-a-certificate.md": credentials::a_renewed_certificate,
     "docs/operations/revoke-a-user.md": credentials::revocations,
     "docs/operations/rotate-a-key.md": credentials::rotated_keys,
+    "docs/operations/status-page.md": changes::the_status_page_over_ssh,
     "docs/operations/top.md": changes::the_status_in_a_terminal,
     "docs/operations/upgrade.md": changes::an_upgrade,
     "docs/start.md": projects::ten_minutes,
@@ -125,12 +126,6 @@ const ELSEWHERE: &[Elsewhere] = &[
             ("scripts/test", "step scripts/load"),
             ("scripts/test", "step bench/fleet"),
         ],
-    },
-    Elsewhere {
-        page: "docs/operations/status-page.md",
-        line: "ssh -L 9901:127.0.0.1:9901 gate.example.com",
-        reason: "it needs a second machine with a server for SSH. The page is tested in a browser, at this address",
-        instead: &[("tests/it/status_page.rs", "#[test]")],
     },
     Elsewhere {
         page: "docs/install.md",

@@ -9,8 +9,10 @@ use authgate_auth::jwt::keys::Algorithm;
 use serde_json::{Value, json};
 
 use super::block_of;
+use crate::floors::root;
 use crate::harness::machine::{FOLDER, FollowedPage, Machine, statuses};
 use crate::harness::mint::{Signer, now};
+use crate::harness::program::run;
 use crate::harness::scripted_provider::{Script, ScriptedProvider};
 use crate::harness::terminal::Terminal;
 use crate::harness::{Config, RecordingUpstream, Redis, call, config, get, post, wait_until};
@@ -106,6 +108,63 @@ pub(super) fn the_status_in_a_terminal(machine: &Machine, page: &mut FollowedPag
     terminal.wait_for("/shown-here/*");
     terminal.send("q");
     assert_eq!(terminal.end(), 0);
+}
+
+/// Makes the keys and files of SSH. `gate.example.com` is a machine with a network of its own, and ssh starts the server there: neither uses
+/// a port of this machine.
+const SSH: &str = r#"
+mkdir -p /run/ssh /run/sshd
+ssh-keygen -q -t ed25519 -N '' -f /run/ssh/host
+ssh-keygen -q -t ed25519 -N '' -f /run/ssh/client
+sed -i 's/^root:[^:]*:/root:*:/' /etc/shadow
+cat >/run/ssh/sshd_config <<END
+HostKey /run/ssh/host
+AuthorizedKeysFile /run/ssh/client.pub
+StrictModes no
+UsePAM no
+END
+cat >/etc/ssh/ssh_config <<END
+Host gate.example.com
+    ProxyCommand nsenter --net=/proc/$THERE/ns/net /usr/sbin/sshd -i -f /run/ssh/sshd_config
+    User root
+    IdentityFile /run/ssh/client
+    StrictHostKeyChecking no
+    UserKnownHostsFile /dev/null
+END
+"#;
+
+pub(super) fn the_status_page_over_ssh(machine: &Machine, page: &mut FollowedPage<'_>) {
+    if !machine.has_users() {
+        eprintln!("skipped: a server for SSH needs root");
+        return page.take_all();
+    }
+    let there = "ip link set lo up; echo up; exec sleep infinity";
+    let mut there = machine.start(&format!("exec unshare --net sh -ec '{there}'"));
+    there.writes("up");
+    machine.set("THERE", &there.pid().to_string());
+    machine.run(SSH);
+    let upstream = RecordingUpstream::start();
+    machine.configure(
+        &config()
+            .admin("listen = [\"127.0.0.1:9901\", \"unix:/run/authgate/admin.sock\"]")
+            .app(&upstream)
+            .public("/x"),
+    );
+    let network = format!("--net=/proc/{}/ns/net", there.pid());
+    let _gate = machine.gateway_in(&["nsenter", &network], "gateway.toml");
+
+    let inline = "ssh -L 9901:/run/authgate/admin.sock gate.example.com";
+    let text = fs::read_to_string(root().join("docs/operations/status-page.md")).unwrap();
+    assert!(text.contains(&format!("`{inline}`")));
+    for command in [page.command("ssh -L"), machine.shell(inline)] {
+        let mut terminal = Terminal::run(&command, 24, 80);
+        wait_until("the page is there", PATIENCE, || {
+            let ended = run(machine.shell("curl http://127.0.0.1:9901/status"), b"");
+            statuses(&ended) == [200] && ended.out.contains("Everything is well")
+        });
+        terminal.send("exit\r");
+        assert_eq!(terminal.end(), 0);
+    }
 }
 
 pub(super) fn an_upgrade(machine: &Machine, page: &mut FollowedPage<'_>) {

@@ -153,19 +153,25 @@ impl Machine {
 
     /// The gateway with a configuration that is there.
     pub fn gateway(&self, file: &str) -> Gate {
-        let has_user = fs::metadata("/var/lib/authgate").expect("a folder").uid() != 0;
-        let mut command = Command::new(if has_user { "setpriv" } else { "/run/bin/authgate" });
-        if has_user {
-            command.args([
-                "--reuid=authgate",
-                "--regid=authgate",
-                "--clear-groups",
-                "/run/bin/authgate",
-            ]);
+        self.gateway_in(&[], file)
+    }
+
+    /// The same, started by the command with these words.
+    pub fn gateway_in(&self, starter: &[&str], file: &str) -> Gate {
+        let mut words = starter.to_vec();
+        if self.has_users() {
+            words.extend(["setpriv", "--reuid=authgate", "--regid=authgate", "--clear-groups"]);
         }
-        command.arg("run").env_remove("RUST_LOG").env("NO_COLOR", "1");
-        command.arg("--config").arg(Path::new(FOLDER).join(file));
+        words.extend(["/run/bin/authgate", "run", "--config"]);
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).arg(Path::new(FOLDER).join(file));
+        command.env_remove("RUST_LOG").env("NO_COLOR", "1");
         Gate::of(command, TempDir::new().expect("a folder"), None)
+    }
+
+    /// Whether `authgate` is a user of its own: the test was started by root.
+    pub fn has_users(&self) -> bool {
+        fs::metadata("/var/lib/authgate").expect("a folder").uid() != 0
     }
 
     /// Runs a command that is not a block of the page. It succeeds.
@@ -278,6 +284,10 @@ impl Started {
         // The servers of the block are in the group too.
         let child = command.process_group(0).spawn().expect("bash");
         Self { child, folder }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it has written so far.
