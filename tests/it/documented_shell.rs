@@ -222,7 +222,7 @@ fn blocks_to_run(path: &str) -> Vec<String> {
 }
 
 /// The only block of a page that is of this kind and has this text.
-fn block_of(path: &str, kind: &str, words: &str) -> String {
+pub fn block_of(path: &str, kind: &str, words: &str) -> String {
     let pages = pages();
     let page = pages.iter().find(|page| page.path == Path::new(path)).unwrap();
     let mut found = page

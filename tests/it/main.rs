@@ -25,6 +25,7 @@ mod cli_bulk;
 mod cli_import;
 mod cli_store;
 mod cluster;
+mod compared;
 mod control_listeners;
 mod cors;
 mod credential_modes;

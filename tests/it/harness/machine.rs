@@ -24,9 +24,11 @@ use super::redis::Redis;
 pub const FOLDER: &str = "/etc/authgate";
 
 /// Host names that pages use.
-const HOSTS: [(&str, &str); 3] = [
+const HOSTS: [(&str, &str); 4] = [
     ("api.example.com", "127.0.0.1"),
     ("gate.internal", "127.0.0.2"),
+    // It has a port 443 too, beside a gateway at 0.0.0.0:443.
+    ("login.example.com", "::1"),
     ("app.internal", "127.0.0.2"),
 ];
 

@@ -154,7 +154,7 @@ pub struct ScriptedProvider {
 impl ScriptedProvider {
     /// One that speaks http on a loopback address.
     pub fn start() -> Self {
-        Self::serve(None)
+        Self::serve("127.0.0.1:0", None)
     }
 
     /// One that speaks https. Its certificate is for `localhost` and 127.0.0.1, signed by `pki`.
@@ -164,13 +164,18 @@ impl ScriptedProvider {
 
     /// One that speaks https. Its certificate is for these names, signed by `pki`.
     pub fn with_names(pki: &Pki, names: &[&str]) -> Self {
-        let mut tls = pki.server(names, false);
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Self::serve(Some(Arc::new(tls)))
+        Self::at("127.0.0.1:0", pki, names)
     }
 
-    fn serve(tls: Option<Arc<ServerConfig>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    /// The same at this address, which must be free.
+    pub fn at(address: &str, pki: &Pki, names: &[&str]) -> Self {
+        let mut tls = pki.server(names, false);
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self::serve(address, Some(Arc::new(tls)))
+    }
+
+    fn serve(address: &str, tls: Option<Arc<ServerConfig>>) -> Self {
+        let listener = TcpListener::bind(address).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let shared = Arc::new(Shared {
             tls,
