@@ -40,6 +40,7 @@ follow! {
     "docs/operations/embedded-store.md": stores::an_embedded_store,
     "docs/operations/init.md": changes::a_first_file,
     "docs/operations/move-redis.md": stores::a_move_to_another_redis,
+    "docs/operations/production.md": projects::a_production_gateway,
     "docs/operations/recording.md": changes::a_recording_and_its_parity,
     "docs/operations/redis-store.md": stores::a_flush_of_redis,
     "docs/operations/refusals.md": changes::the_reason_of_a_refusal,

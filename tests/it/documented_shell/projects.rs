@@ -9,13 +9,15 @@ use serde_json::Value;
 
 use super::block_of;
 use super::changes::PATIENCE;
+use super::stores::django;
 use crate::django_page::Project;
 use crate::floors::root;
 use crate::harness::database::{Database, Engine};
 use crate::harness::machine::{FollowedPage, Machine, statuses};
 use crate::harness::mint::Signer;
 use crate::harness::program::run;
-use crate::harness::{RecordingUpstream, wait_until};
+use crate::harness::{RecordingUpstream, Redis, wait_until};
+use crate::redis_connection::{grant, rights};
 
 /// docs/start.md, with the texts that it says the output has. The package is installed by `scripts/test-packages start`, in a fresh Debian.
 pub(super) fn ten_minutes(machine: &Machine, page: &mut FollowedPage<'_>) {
@@ -75,6 +77,84 @@ pub(super) fn the_readme(machine: &Machine, page: &mut FollowedPage<'_>) {
     });
     assert_eq!(upstream.last().header("x-user-id"), Some("42"));
     drop(redis);
+}
+
+pub(super) fn a_production_gateway(machine: &Machine, page: &mut FollowedPage<'_>) {
+    let Some(_database) = django(machine) else {
+        return page.take_all();
+    };
+    machine.run("for address in 10.0.0.21 10.0.0.22; do ip address add $address/32 dev lo; done");
+    let servers = ["10.0.0.21:8000", "10.0.0.22:8000"].map(RecordingUpstream::at);
+    let (text, leaf) = (
+        block_of("docs/operations/production.md", "toml", "[stores.redis]"),
+        |name| machine.pki.leaf(&[name]),
+    );
+    for (name, (chain, key)) in [
+        ("tls", leaf("api.example.com")),
+        ("admin", leaf("gate-1.internal")),
+        ("redis", leaf("redis.internal")),
+    ] {
+        machine.write(&format!("{name}.pem"), chain);
+        machine.write(&format!("{name}.key"), key);
+    }
+    machine.write("internal-ca.pem", machine.pki.root_pem());
+    machine.write("jwt.pub.pem", Signer::new(Algorithm::RS256).file());
+    // The test does not wait for a balancer at the end.
+    machine.write("gateway.toml", text.replace("delay = \"10s\"", "delay = \"0s\""));
+    page.run("openssl rand");
+
+    // The steps in between are no blocks: the users of Redis, and a file for the import.
+    let redis = Redis::start_with(&[
+        "--tls-port",
+        "6380",
+        "--tls-cert-file",
+        "/etc/authgate/redis.pem",
+        "--tls-key-file",
+        "/etc/authgate/redis.key",
+        "--tls-ca-cert-file",
+        "/etc/authgate/internal-ca.pem",
+        "--tls-auth-clients",
+        "no",
+    ]);
+    machine.run("openssl rand -hex 32 >redis-admin");
+    for (user, file) in [
+        ("authgate", "redis-reader"),
+        ("authgate-writer", "redis-writer"),
+        ("authgate-admin", "redis-admin"),
+    ] {
+        let password = machine.read(file);
+        for line in rights(user) {
+            let words: Vec<_> = line
+                .iter()
+                .map(|word| word.replace(">canary-password", &format!(">{}", password.trim())))
+                .collect();
+            grant(&redis, &words);
+        }
+    }
+    let lines = text.lines().filter(|line| !line.starts_with("writer = "));
+    let admin: String = lines.map(|line| format!("{line}\n")).collect();
+    let admin = admin.replace("\"authgate\"", "\"authgate-admin\"");
+    machine.write("admin.toml", admin.replace("redis-reader", "redis-admin"));
+    page.run("authgate token import");
+    // The sandbox of a test has no systemd: tests/it/systemd.rs and scripts/test-packages start the units.
+    machine.stub("systemctl", "echo \"$1\" >>/run/home/systemctl");
+    let ended = page.run("authgate check --online");
+    assert!(
+        ended.out.contains("valid") && !ended.err.contains("warning"),
+        "{ended:?}"
+    );
+    assert_eq!(
+        fs::read_to_string("/run/home/systemctl").unwrap(),
+        "enable\nstop\nstart\n"
+    );
+    let _gate = machine.gateway("gateway.toml");
+    let ask = "curl -H 'Authorization: Token canary-ada' https://api.example.com/api/x";
+    wait_until("the gateway serves", PATIENCE, || {
+        statuses(&run(machine.shell(ask), b"")) == [200]
+    });
+    let seen = servers.iter().flat_map(RecordingUpstream::all);
+    let served: Vec<_> = seen.filter(|seen| seen.line() == "GET /api/x").collect();
+    assert_eq!(served[0].header("x-user-name"), Some("ada"));
 }
 
 pub(super) fn the_package_for_django(machine: &Machine, page: &mut FollowedPage<'_>) {

@@ -1,7 +1,6 @@
 //! Pages about stores: what is exported is imported again, and revocations hold.
 
-use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::fs;
 
 use serde_json::{Value, json};
 
@@ -9,14 +8,14 @@ use super::block_of;
 use super::changes::{PATIENCE, REDIS, ada_and_bob, tokens};
 use crate::floors::root;
 use crate::harness::database::{Database, Engine};
-use crate::harness::machine::{FOLDER, FollowedPage, Machine, statuses};
+use crate::harness::machine::{FollowedPage, Machine, statuses};
 use crate::harness::{Gate, RecordingUpstream, Redis, config, get, wait_until};
 use crate::revoke_endpoint::becomes;
 
 const DUMP: &str = "python manage.py dumpdata auth.user auth.group authtoken.token";
 
 /// A Django project in the folder of the configuration, with ada (1) and bob (42), whose tokens are of 2025. `None` where there is no venv.
-fn django(machine: &Machine) -> Option<Database> {
+pub(super) fn django(machine: &Machine) -> Option<Database> {
     let database = Database::start(Engine::Sqlite, "auth.User")?;
     database.python(
         "from datetime import datetime, timezone; \
@@ -30,11 +29,12 @@ fn django(machine: &Machine) -> Option<Database> {
         let value = value.unwrap_or_default();
         machine.set(&name.to_string_lossy(), &value.to_string_lossy());
     }
-    symlink(
-        root().join("tests/django/manage.py"),
-        Path::new(FOLDER).join("manage.py"),
-    )
-    .unwrap();
+    let project = root().join("tests/django");
+    machine.set(
+        "PYTHONPATH",
+        &format!("{}:{}", project.display(), root().join("python").display()),
+    );
+    machine.write("manage.py", fs::read(project.join("manage.py")).unwrap());
     Some(database)
 }
 
