@@ -20,12 +20,10 @@ use crate::harness::mint::Signer;
 use crate::harness::pki::Pki;
 use crate::harness::program::{authgate, program};
 use crate::harness::{Call, Conn, Gate, RecordingUpstream, Redis, get, post, wait_until};
-use crate::redis_connection::{grant, rights};
+use crate::redis_connection::{PASSWORD, grant, rights};
 
 const SOON: Duration = Duration::from_secs(10);
 const ADMIN_TOKEN: &str = "canary-of-the-operators-of-production";
-/// What Redis accepts in [`rights`].
-const PASSWORD: &str = "canary-password";
 
 fn page() -> String {
     fs::read_to_string(root().join("docs/operations/production.md")).unwrap()

@@ -160,7 +160,9 @@ fn a_changed_authority_is_used_without_a_reload_by_hand() {
     wait_until("the former one is not trusted any more", SOON, || status(&gate) == 503);
 }
 
-/// The lines of the page that begin with `ACL SETUSER` and this name, with the password of the test.
+pub const PASSWORD: &str = "canary-password";
+
+/// The lines of the page that begin with `ACL SETUSER` and this name, with [`PASSWORD`].
 pub fn rights(name: &str) -> Vec<Vec<String>> {
     let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/redis.md");
     let page = fs::read_to_string(page).expect("a page");
@@ -169,7 +171,7 @@ pub fn rights(name: &str) -> Vec<Vec<String>> {
     let words = |line: &str| {
         let words = line.split_ascii_whitespace();
         words
-            .map(|word| word.replace(">PASSWORD", ">canary-password"))
+            .map(|word| word.replace(">PASSWORD", &format!(">{PASSWORD}")))
             .collect()
     };
     lines.map(words).collect()

@@ -17,7 +17,7 @@ use crate::harness::machine::{FollowedPage, Machine, statuses};
 use crate::harness::mint::Signer;
 use crate::harness::program::run;
 use crate::harness::{RecordingUpstream, Redis, wait_until};
-use crate::redis_connection::{grant, rights};
+use crate::redis_connection::{PASSWORD, grant, rights};
 
 /// docs/start.md, with the texts that it says the output has. The package is installed by `scripts/test-packages start`, in a fresh Debian.
 pub(super) fn ten_minutes(machine: &Machine, page: &mut FollowedPage<'_>) {
@@ -85,14 +85,11 @@ pub(super) fn a_production_gateway(machine: &Machine, page: &mut FollowedPage<'_
     };
     machine.run("for address in 10.0.0.21 10.0.0.22; do ip address add $address/32 dev lo; done");
     let servers = ["10.0.0.21:8000", "10.0.0.22:8000"].map(RecordingUpstream::at);
-    let (text, leaf) = (
-        block_of("docs/operations/production.md", "toml", "[stores.redis]"),
-        |name| machine.pki.leaf(&[name]),
-    );
+    let text = block_of("docs/operations/production.md", "toml", "[stores.redis]");
     for (name, (chain, key)) in [
-        ("tls", leaf("api.example.com")),
-        ("admin", leaf("gate-1.internal")),
-        ("redis", leaf("redis.internal")),
+        ("tls", machine.pki.leaf(&["api.example.com"])),
+        ("admin", machine.pki.leaf(&["gate-1.internal", "gate-2.internal"])),
+        ("redis", machine.pki.leaf(&["redis.internal"])),
     ] {
         machine.write(&format!("{name}.pem"), chain);
         machine.write(&format!("{name}.key"), key);
@@ -126,7 +123,7 @@ pub(super) fn a_production_gateway(machine: &Machine, page: &mut FollowedPage<'_
         for line in rights(user) {
             let words: Vec<_> = line
                 .iter()
-                .map(|word| word.replace(">canary-password", &format!(">{}", password.trim())))
+                .map(|word| word.replace(PASSWORD, password.trim()))
                 .collect();
             grant(&redis, &words);
         }
@@ -145,13 +142,28 @@ pub(super) fn a_production_gateway(machine: &Machine, page: &mut FollowedPage<'_
     );
     assert_eq!(
         fs::read_to_string("/run/home/systemctl").unwrap(),
-        "enable\nstop\nstart\n"
+        "stop\nenable\nenable\n"
     );
     let _gate = machine.gateway("gateway.toml");
     let ask = "curl -H 'Authorization: Token canary-ada' https://api.example.com/api/x";
     wait_until("the gateway serves", PATIENCE, || {
         statuses(&run(machine.shell(ask), b"")) == [200]
     });
+    for (arguments, status) in [
+        ("http://127.0.0.1:9902/readyz", 200),
+        ("http://api.example.com/api/x", 308),
+        ("https://api.example.com/api/x", 401),
+        ("https://api.example.com/auth/login -d user=ada", 200),
+        ("https://gate-1.internal:9901/metrics", 401),
+        (
+            "https://gate-2.internal:9901/metrics -H \"Authorization: Bearer $(cat admin.token)\"",
+            200,
+        ),
+    ] {
+        let ended = machine.run(&format!("curl --output /dev/null {arguments}"));
+        assert_eq!(statuses(&ended), [status], "{arguments}");
+    }
+    assert!(machine.run("authgate reload").out.contains("in force"));
     let seen = servers.iter().flat_map(RecordingUpstream::all);
     let served: Vec<_> = seen.filter(|seen| seen.line() == "GET /api/x").collect();
     assert_eq!(served[0].header("x-user-name"), Some("ada"));

@@ -24,13 +24,15 @@ use super::redis::Redis;
 pub const FOLDER: &str = "/etc/authgate";
 
 /// Host names that pages use.
-const HOSTS: [(&str, &str); 5] = [
+const HOSTS: [(&str, &str); 7] = [
     ("api.example.com", "127.0.0.1"),
     ("gate.internal", "127.0.0.2"),
     // It has a port 443 too, beside a gateway at 0.0.0.0:443.
     ("login.example.com", "::1"),
     ("app.internal", "127.0.0.2"),
     ("redis.internal", "127.0.0.1"),
+    ("gate-1.internal", "127.0.0.1"),
+    ("gate-2.internal", "127.0.0.1"),
 ];
 
 /// Run in the namespaces. Folders that commands write to are those of the test. Only root can give `authgate` a number of its own;
