@@ -218,3 +218,41 @@ fn a_role_that_only_reads_is_enough_beside_a_writer() {
         assert_eq!(gate.call(&get("/token/x").token(&token)).status, 200);
     }
 }
+
+#[test]
+fn a_revocation_that_no_authenticator_looks_for_is_refused_and_noted_by_the_command() {
+    let (redis, upstream) = (Redis::start().with_ada(), RecordingUpstream::start());
+    let file = |more: &str| {
+        with_token(config())
+            .redis(&redis)
+            .tables(&format!(
+                "[authenticators.idp]\nkind = \"jwt\"\nprofile = \"plain\"\nissuer = \"x\"\naudience = \"y\"\n\
+                 keys = [{{ algorithm = \"ES256\", file = \"key0\" }}]\n{more}\n"
+            ))
+            .file("key0", Signer::new(Algorithm::ES256).file())
+            .app(&upstream)
+            .route("/*", "authenticate = [\"idp\"]")
+    };
+    let note = "note: no authenticator of this configuration looks into store redis";
+    for (more, [jti, kid]) in [
+        ("", [false, false]),
+        ("revocation = \"redis\"", [false, true]),
+        ("revocation = \"redis\"\njti_claim = \"jti\"", [true, true]),
+    ] {
+        let gate = Gate::start(&file(more));
+        for (kind, is_checked) in [("jti", jti), ("kid", kid)] {
+            let ended = authgate(gate.folder.path(), &["revoke", &format!("--{kind}"), "canary-x"]);
+            assert_eq!(
+                (ended.code, !ended.err.contains(note)),
+                (0, is_checked),
+                "{more} {kind}: {ended:?}"
+            );
+            let form = format!("{kind}=canary-x");
+            if is_checked {
+                revoked(&gate, &form);
+            } else {
+                problem(&revoke(&gate, &form), 400, "invalid_request");
+            }
+        }
+    }
+}

@@ -218,10 +218,16 @@ impl KindSettings {
     pub fn checks(&self, kind: RevocationKind) -> Option<&Arc<str>> {
         match (self, kind) {
             (Self::Token(settings), RevocationKind::Token | RevocationKind::User) => Some(&settings.store),
-            (Self::Jwt(settings), RevocationKind::Jti | RevocationKind::User | RevocationKind::Kid) => {
-                settings.revocation.as_ref()
+            (Self::Jwt(settings), RevocationKind::User | RevocationKind::Kid) => settings.revocation.as_ref(),
+            (Self::Jwt(settings), RevocationKind::Jti) => {
+                let reads_ids = settings.issuers.all().any(|issuer| issuer.rules.jti_claim.is_some());
+                settings.revocation.as_ref().filter(|_| reads_ids)
             }
-            (Self::Introspection(settings), RevocationKind::Jti | RevocationKind::User) => settings.revocation.as_ref(),
+            (Self::Introspection(settings), RevocationKind::User) => settings.revocation.as_ref(),
+            (Self::Introspection(settings), RevocationKind::Jti) => {
+                let reads_ids = settings.rules.jti_claim.is_some();
+                settings.revocation.as_ref().filter(|_| reads_ids)
+            }
             (Self::Token(_), RevocationKind::Jti | RevocationKind::Kid)
             | (Self::Jwt(_), RevocationKind::Token)
             | (Self::Introspection(_), RevocationKind::Token | RevocationKind::Kid) => None,

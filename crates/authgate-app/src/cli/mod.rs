@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use authgate_auth::store;
+use authgate_auth::{KindSettings, store};
 use authgate_core::printable::PrintableWriter;
 use authgate_dataplane::telemetry::build;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -99,6 +99,8 @@ pub struct StoreContext<'c> {
     pub stores: &'c [store::StoreSettings],
     /// The largest leeway of any JWT authenticator: a revoked `jti` is kept this long after its token has expired.
     pub largest_leeway: Duration,
+    /// All authenticators.
+    pub authenticators: &'c [&'c KindSettings],
 }
 
 /// Why a command failed.
@@ -185,8 +187,10 @@ fn warn(warnings: &Report) {
 
 fn with_stores(file: &Path, command: impl FnOnce(&StoreContext<'_>) -> Result<(), Failure>) -> Result<(), Failure> {
     let config = config::load(file)?.config;
+    let authenticators: Vec<&KindSettings> = config.authenticators.values().map(|one| &one.kind).collect();
     command(&StoreContext {
         stores: &config.stores,
         largest_leeway: config.largest_leeway(),
+        authenticators: &authenticators,
     })
 }

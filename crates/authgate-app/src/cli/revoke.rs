@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use authgate_auth::RevocationKind;
 use authgate_core::identity::UserId;
 
 use super::stores::{self, StoreName};
@@ -72,6 +73,12 @@ pub fn run(args: &Args, context: &StoreContext<'_>) -> Result<(), Failure> {
     let mut store = args.store.open_to_write(context)?;
     store.revoke(&revocation, now)?;
     stores::note_replication(&mut store);
+    let kind = match &revocation {
+        Revocation::User { .. } => RevocationKind::User,
+        Revocation::Jti { .. } => RevocationKind::Jti,
+        Revocation::Kid { .. } => RevocationKind::Kid,
+    };
+    args.store.note_unchecked(kind, context)?;
     match revocation {
         Revocation::User { id, before } => {
             // An earlier revocation may cover a later time.

@@ -1,5 +1,6 @@
 //! Selects the store of a command and opens it.
 
+use authgate_auth::RevocationKind;
 use authgate_auth::store::redis::SealId;
 use authgate_auth::store::{Digests, StoreKind, StoreSettings, TokenDigest};
 
@@ -49,6 +50,24 @@ impl StoreName {
     /// There is no such store.
     pub(super) fn seal_id(&self, context: &StoreContext<'_>) -> Result<Option<SealId>, Failure> {
         Ok(self.choose(context)?.seal_id())
+    }
+
+    /// Notes that no authenticator of the configuration looks into the store for revocations of this kind. Gateways with another
+    /// configuration may.
+    ///
+    /// # Errors
+    /// There is no such store.
+    pub(super) fn note_unchecked(&self, kind: RevocationKind, context: &StoreContext<'_>) -> Result<(), Failure> {
+        let name = &self.choose(context)?.name;
+        let mut stores = context.authenticators.iter().filter_map(|one| one.checks(kind));
+        if !stores.any(|store| store == name) {
+            output::note(format_args!(
+                "no authenticator of this configuration looks into store {name} for revocations of a {}. Set `revocation` of \
+                 [authenticators.NAME] (for a jti also `jti_claim`)",
+                kind.label()
+            ));
+        }
+        Ok(())
     }
 
     /// Opens a store without checking its layout record.
@@ -183,6 +202,7 @@ mod tests {
             let context = StoreContext {
                 stores,
                 largest_leeway: Duration::ZERO,
+                authenticators: &[],
             };
             let chosen = StoreName {
                 store: name.map(str::to_owned),

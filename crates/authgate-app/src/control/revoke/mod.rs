@@ -312,7 +312,7 @@ impl Revoker {
         let names: BTreeSet<&Arc<str>> = names.collect();
         if names.is_empty() {
             return Err(Problem::invalid(format!(
-                "No authenticator looks for revocations of a {}. Set `revocation` of [authenticators.NAME], or name a store with `store`.",
+                "No authenticator looks for revocations of a {}. Set `revocation` of [authenticators.NAME] (for a jti also `jti_claim`), or name a store with `store`.",
                 kind.label()
             )));
         }
