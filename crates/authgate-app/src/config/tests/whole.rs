@@ -245,7 +245,7 @@ fn every_supported_key_is_read() {
     assert_eq!(redis.username.as_deref(), Some("ada"));
     assert_eq!(
         redis.password.as_ref().map(|password| password.expose().as_str()),
-        Some("authgate")
+        Some(env!("CARGO_PKG_NAME"))
     );
 
     let token = &config.authenticators["token"];
