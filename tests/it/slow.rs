@@ -114,7 +114,9 @@ fn slow_clients_do_not_delay_others_and_leak_nothing() {
         assert_eq!(gate.call(&get("/api/x").token("canary-ada")).status, 200);
     }
     wait_until("the canary is written", Duration::from_secs(20), || {
-        gate.probe("/metrics").text().contains("authgate_revocation_lag_seconds{")
+        gate.probe("/metrics")
+            .text()
+            .contains("authgate_revocation_lag_seconds{")
     });
     wait_until("the first connections are closed", Duration::from_secs(5), || {
         gate.metric("authgate_connections") == 0.0
