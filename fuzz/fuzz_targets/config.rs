@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| authgate::fuzzing::config(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| authgate_app::fuzzing::config(bytes));

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| authgate::fuzzing::path(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| authgate_app::fuzzing::path(bytes));
