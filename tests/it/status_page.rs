@@ -23,7 +23,7 @@ fn url(gate: &Gate) -> String {
 
 fn usual(redis: &Redis, upstream: &RecordingUpstream) -> Config {
     config()
-        .redis(redis)
+        .redis_with_long_timeout(redis)
         .token("cache = { ttl = \"1m\" }")
         .app(upstream)
         .protected("/api/orders/*")

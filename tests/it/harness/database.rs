@@ -102,7 +102,9 @@ impl Database {
                         "--innodb-use-native-aio=0",
                         "--user=root",
                     ])
-                    .arg(format!("--datadir={}", data.display()));
+                    .arg(format!("--datadir={}", data.display()))
+                    // Names of its temporary files are by process id, which may be that of another one in a namespace.
+                    .env("TMPDIR", self.folder.path());
                 run(install, b"").good();
             }
             Engine::Sqlite => {}
@@ -133,6 +135,7 @@ impl Database {
                     path("socket", "my.sock"),
                     path("pid-file", "my.pid"),
                 ]);
+                command.env("TMPDIR", &folder);
                 command
             }
             Engine::Sqlite => return,
