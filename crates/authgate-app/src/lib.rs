@@ -1,5 +1,6 @@
-//! What authgate has beside its data plane: the command line, the configuration, the control listeners, and the start. Below it are `authgate_dataplane`, what a request runs, `authgate_auth`, authenticators and stores,
-//! `authgate_core`, the words and rules, and `authgate_http`, the HTTP engine.
+//! What authgate has beside its data plane: the command line, the configuration, the control listeners, and the start. Below it are
+//! `authgate_dataplane`, what a request runs, `authgate_auth`, authenticators and stores, `authgate_core`, the words and rules, and
+//! `authgate_http`, the HTTP engine.
 //!
 //! The layering rule: a module imports only from its own floor and the floors below it in this map. A test reads the map and reports
 //! every `use crate::` that breaks the rule.

@@ -1,8 +1,8 @@
 //! The data plane of authgate: what a request runs, from the handshake to the log line. The crates `authgate_http`, `authgate_core` and
 //! `authgate_auth` are below it. Above it is `authgate_app`, which makes its settings and starts it.
 //!
-//! It is a crate of its own because it is optimised for speed, and what is above it for size. A generic function is compiled in the
-//! crate that names its types, so the functions that start a worker's server are in [`gateway`].
+//! It is a crate of its own because it is compiled for speed, and what is above it for size. A generic function is compiled in the
+//! crate that names its types, so [`gateway::Gateway::run`] starts the server of a worker.
 //!
 //! The layering rule is that of `authgate_app`: a module imports only from its own floor and the floors below it in this map.
 //!

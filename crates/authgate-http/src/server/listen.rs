@@ -1,7 +1,6 @@
 //! Binds addresses with one listener for each worker, and refuses to share them with another process.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -40,27 +39,6 @@ pub fn lacks_bind_permission(address: SocketAddr) -> bool {
     });
     (1..first_free.unwrap_or(1024)).contains(&address.port())
         && effective.is_some_and(|effective| effective & NET_BIND_SERVICE == 0)
-}
-
-/// Whether a process of this machine listens on this port, on any address, as far as Linux reports it.
-pub fn has_listener(port: u16) -> bool {
-    let suffix = format!(":{port:04X}");
-    let listens = |line: &str| {
-        let mut columns = line.split_ascii_whitespace();
-        let (local, state) = (columns.nth(1), columns.nth(1));
-        // 0A: TCP_LISTEN.
-        local.is_some_and(|local| local.ends_with(&suffix)) && state == Some("0A")
-    };
-    // The listening sockets are the first lines of the tables.
-    let mut tables = ["/proc/net/tcp", "/proc/net/tcp6"]
-        .into_iter()
-        .filter_map(|path| File::open(path).ok());
-    tables.any(|table| {
-        BufReader::new(table)
-            .lines()
-            .map_while(Result::ok)
-            .any(|line| listens(&line))
-    })
 }
 
 /// Opens listeners for `workers` workers on an address of either kind, from inherited sockets if there are some for it. `access` applies to a

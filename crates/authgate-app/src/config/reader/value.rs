@@ -126,7 +126,7 @@ impl Item<'_> {
         match address {
             None => text.refuse("is not an IP address with a port", help),
             // Where systemd has opened the port, the gateway needs no right to. The sockets are passed to the gateway, and not to `check`.
-            Some(address) if listen::lacks_bind_permission(address) && !listen::has_listener(address.port()) => {
+            Some(address) if listen::lacks_bind_permission(address) && !has_listener(address.port()) => {
                 let problem = self.problem(
                     format!("port {} needs a privilege that this user does not have", address.port()),
                     listen::BIND_PERMISSION_HELP,
@@ -299,4 +299,21 @@ fn parse_size(text: &str) -> Option<ByteSize> {
         return None;
     }
     ByteSize::from_str(text).ok().filter(|size| size.as_u64() < u64::MAX)
+}
+
+/// Whether a process of this machine listens on this port, on any address, as far as Linux reports it.
+#[cfg(target_os = "linux")]
+fn has_listener(port: u16) -> bool {
+    use procfs::net::{TcpState, tcp, tcp6};
+    let mut tables = [tcp, tcp6].into_iter().filter_map(|read| read().ok());
+    tables.any(|table| {
+        table
+            .iter()
+            .any(|entry| entry.state == TcpState::Listen && entry.local_address.port() == port)
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn has_listener(_: u16) -> bool {
+    false
 }
